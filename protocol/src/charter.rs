@@ -1,0 +1,360 @@
+//! The charter: what all nodes of a network must agree on, before anything else.
+//!
+//! It is authored as TOML and travels as the CBOR bytes whose digest is the network's id. A node whose charter
+//! differs in one bit is in another network.
+
+use crate::{limits, wire};
+use heterotune_crypto::{Digest, NodeId};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, fmt};
+
+/// A network's id: the digest of its charter's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NetworkId(pub Digest);
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the nodes of a network agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Charter {
+    /// The protocol's version, [`limits::PROTOCOL_VERSION`].
+    pub protocol: u16,
+    /// What people call the network.
+    pub name: String,
+    /// Makes the network another one when it is founded anew with the same settings.
+    pub nonce: u64,
+    /// The keys of the members. All of them take part in genesis.
+    pub founders: Vec<NodeId>,
+    /// The task's labels, in the order of the readout's columns.
+    pub labels: Vec<String>,
+    /// The public, unlabelled inputs that backbones are aligned by.
+    pub anchors: Anchors,
+    /// The shape of what is shared.
+    pub adapter: Adapter,
+    /// How updates become one.
+    pub fusion: Fusion,
+    /// How updates are written.
+    pub codec: Codec,
+    /// When rounds close.
+    pub rounds: Rounds,
+}
+
+/// The anchor set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anchors {
+    /// The digest of the anchor file's bytes ([`Anchors::digest_of`]).
+    pub digest: Digest,
+    /// How many anchors it holds.
+    pub count: u16,
+}
+
+impl Anchors {
+    /// The digest of an anchor file's bytes.
+    pub fn digest_of(bytes: &[u8]) -> Digest {
+        Digest::of("heterotune 2026 anchors", &[bytes])
+    }
+}
+
+/// The shape of the shared adapters and readout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adapter {
+    /// Depth positions S that every backbone has: slot s sits after block ceil((s+1) L / S).
+    pub slots: u8,
+    /// Branches M in a slot; 0 shares the readout alone.
+    pub branches: u8,
+    /// Inner width r of a branch.
+    pub rank: u16,
+    /// Width of the readout's input.
+    pub readout_rank: u16,
+    /// How private projections are made.
+    pub alignment: Alignment,
+    /// Where the readout starts.
+    pub readout: Readout,
+    /// Seeds the gates, which are the same on every node.
+    pub seed: u64,
+}
+
+/// How a node makes its private projections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Alignment {
+    /// Fitted to the network's reference over the anchors.
+    Anchors,
+    /// Random, each node its own: the control that shows what alignment is worth.
+    Random,
+}
+
+/// Where the shared readout starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Readout {
+    /// From the network's exact class statistics. They show class counts and class means in the aligned space.
+    Statistics,
+    /// At zero.
+    Trained,
+}
+
+/// How updates become one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fusion {
+    /// The rule.
+    pub rule: Rule,
+    /// CMGA's way to reconcile directions; the plain mean ignores it.
+    pub align: Align,
+    /// Which norms aligned updates have.
+    pub norms: Norms,
+    /// Whether senders that keep opposing the others are left out.
+    pub screen: bool,
+    /// Whether class statistics that contradict the others' are left out of the starting readout.
+    pub statistics_screen: bool,
+    /// The largest share of senders that the screen may leave out, in parts per million.
+    pub max_liars_ppm: u32,
+}
+
+/// A fusion rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Cross-model gradient alignment: clip, screen, align.
+    Cmga,
+    /// The plain mean.
+    Mean,
+}
+
+/// How CMGA reconciles the directions of updates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Align {
+    /// Every update loses its components against the others it conflicts with.
+    Pcgrad,
+    /// The Nash bargaining solution's weights.
+    Nash,
+    /// Not at all.
+    None,
+}
+
+/// Which norms updates have when they are aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Norms {
+    /// Their own, after clipping.
+    Kept,
+    /// One and the same.
+    Equal,
+}
+
+/// How updates are written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Codec {
+    /// The width of a value.
+    pub kind: CodecKind,
+    /// The smallest power of two that a group's values may be multiples of.
+    pub exponent_min: i16,
+    /// The largest.
+    pub exponent_max: i16,
+}
+
+/// The width of a value in an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CodecKind {
+    /// 4 bytes: finite f32 bits that are a 24-bit integer times the group's power of two.
+    F32,
+    /// 1 byte: -127 to 127 times the group's power of two. What rounding loses, the sender adds to its next update.
+    Q8,
+}
+
+/// When rounds close, and how many there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rounds {
+    /// Rounds to run; 0 means no end.
+    pub total: u64,
+    /// Updates that a round needs to close at its deadline.
+    pub quorum: u16,
+    /// How long a round waits for the slowest member, in ms.
+    pub deadline_ms: u64,
+    /// Closed rounds for which late updates still count.
+    pub horizon: u8,
+    /// Who closes a round.
+    pub closing: Closing,
+}
+
+/// Who closes a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Closing {
+    /// Every node by itself.
+    Everyone,
+}
+
+/// What is wrong with a charter.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CharterError {
+    /// A value out of its range.
+    #[error("charter: {field} is {value}, but must be {must}")]
+    Range {
+        /// The setting, as it is written in TOML.
+        field: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        must: String,
+    },
+    /// Not a charter's bytes.
+    #[error("charter: {0}")]
+    Wire(#[from] wire::WireError),
+}
+
+impl Charter {
+    /// A charter with the default settings for a classification task among `founders`.
+    pub fn new(name: &str, founders: Vec<NodeId>, labels: Vec<String>, anchors: Anchors) -> Self {
+        // More than two thirds of the members.
+        let quorum = u16::try_from(founders.len() * 2 / 3 + 1).unwrap_or(u16::MAX);
+        Self {
+            protocol: limits::PROTOCOL_VERSION,
+            name: name.into(),
+            nonce: 0,
+            founders,
+            labels,
+            anchors,
+            adapter: Adapter {
+                slots: 2,
+                branches: 4,
+                rank: 16,
+                readout_rank: 64,
+                alignment: Alignment::Anchors,
+                readout: Readout::Statistics,
+                seed: 0,
+            },
+            fusion: Fusion {
+                rule: Rule::Cmga,
+                align: Align::Pcgrad,
+                norms: Norms::Kept,
+                screen: true,
+                statistics_screen: true,
+                max_liars_ppm: 333_333,
+            },
+            codec: Codec { kind: CodecKind::Q8, exponent_min: -40, exponent_max: 8 },
+            rounds: Rounds { total: 10, quorum, deadline_ms: 600_000, horizon: 4, closing: Closing::Everyone },
+        }
+    }
+
+    /// The canonical CBOR bytes, the form in which a charter travels and is hashed.
+    ///
+    /// # Errors
+    /// Only where the charter is too large to be one.
+    pub fn encode(&self) -> Result<Vec<u8>, CharterError> {
+        Ok(wire::encode(self, limits::CHARTER_BYTES_MAX)?)
+    }
+
+    /// A charter from its bytes, checked.
+    ///
+    /// # Errors
+    /// Bytes that are not a canonical charter, or a setting out of range.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CharterError> {
+        let charter: Self = wire::decode(bytes, limits::CHARTER_BYTES_MAX)?;
+        charter.check()?;
+        Ok(charter)
+    }
+
+    /// The network's id.
+    ///
+    /// # Errors
+    /// As [`Charter::encode`].
+    pub fn id(&self) -> Result<NetworkId, CharterError> {
+        Ok(NetworkId(Digest::of("heterotune 2026 charter", &[&self.encode()?])))
+    }
+
+    /// Checks every setting against its range.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    pub fn check(&self) -> Result<(), CharterError> {
+        let within = |field, value: i64, low: i64, high: i64| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            Err(CharterError::Range { field, value: value.to_string(), must: format!("from {low} to {high}") })
+        };
+        let refuse = |field, value: String, must: &str| Err(CharterError::Range { field, value, must: must.into() });
+        let size = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+
+        within("protocol", self.protocol.into(), limits::PROTOCOL_VERSION.into(), limits::PROTOCOL_VERSION.into())?;
+        within("the length of name", size(self.name.len()), 1, size(limits::NAME_BYTES_MAX))?;
+        within("the number of founders", size(self.founders.len()), 1, size(limits::FOUNDERS_MAX))?;
+        if self.founders.iter().collect::<BTreeSet<_>>().len() != self.founders.len() {
+            return refuse("founders", "a list with the same key twice".into(), "a list of different keys");
+        }
+        if let Some(weak) = self.founders.iter().find(|key| !key.is_valid()) {
+            return refuse("founders", weak.to_string(), "a list of ed25519 public keys");
+        }
+        within("the number of labels", size(self.labels.len()), 2, size(limits::LABELS_MAX))?;
+        for label in &self.labels {
+            within("the length of a label", size(label.len()), 1, size(limits::NAME_BYTES_MAX))?;
+        }
+        if self.labels.iter().collect::<BTreeSet<_>>().len() != self.labels.len() {
+            return refuse("labels", "a list with the same label twice".into(), "a list of different labels");
+        }
+        within("anchors.count", self.anchors.count.into(), size(limits::ANCHORS_MIN), size(limits::ANCHORS_MAX))?;
+
+        let adapter = &self.adapter;
+        let anchors = i64::from(self.anchors.count);
+        within("adapter.slots", adapter.slots.into(), 1, size(limits::SLOTS_MAX))?;
+        within("adapter.branches", adapter.branches.into(), 0, size(limits::BRANCHES_MAX))?;
+        within("adapter.rank", adapter.rank.into(), 1, size(limits::RANK_MAX).min(anchors - 1))?;
+        within(
+            "adapter.readout_rank",
+            adapter.readout_rank.into(),
+            1,
+            size(limits::READOUT_RANK_MAX).min(anchors - 1),
+        )?;
+        if adapter.alignment == Alignment::Random && adapter.readout == Readout::Statistics {
+            return refuse(
+                "adapter.readout",
+                "statistics".into(),
+                "trained where adapter.alignment is random: class means of unaligned spaces have nothing to do with each other",
+            );
+        }
+        let values = crate::mixture::Layout::new(self).values();
+        within("the number of shared values", size(values), 1, size(limits::MIXTURE_VALUES_MAX))?;
+        let spaces = usize::from(adapter.slots) + 1;
+        let kernel_bytes = spaces * usize::from(self.anchors.count) * (usize::from(self.anchors.count) + 1);
+        within(
+            "the bytes of the anchor kernels (from adapter.slots and anchors.count)",
+            size(kernel_bytes),
+            0,
+            size(limits::PAYLOAD_BYTES_MAX) - 512,
+        )?;
+
+        within("fusion.max_liars_ppm", self.fusion.max_liars_ppm.into(), 0, 500_000)?;
+        let codec = &self.codec;
+        within(
+            "codec.exponent_min",
+            codec.exponent_min.into(),
+            limits::EXPONENT_LOWEST.into(),
+            limits::EXPONENT_HIGHEST.into(),
+        )?;
+        let exponent_highest = limits::EXPONENT_HIGHEST.min(codec.exponent_min + limits::EXPONENT_RANGE_MAX);
+        within("codec.exponent_max", codec.exponent_max.into(), codec.exponent_min.into(), exponent_highest.into())?;
+        within("rounds.quorum", self.rounds.quorum.into(), 1, size(self.founders.len()))?;
+        within(
+            "rounds.deadline_ms",
+            i64::try_from(self.rounds.deadline_ms).unwrap_or(i64::MAX),
+            100,
+            7 * 24 * 3_600_000,
+        )?;
+        within("rounds.horizon", self.rounds.horizon.into(), 1, limits::HORIZON_MAX as i64)
+    }
+}

@@ -1,0 +1,99 @@
+//! Every bound of the protocol, with its arithmetic. Nothing that comes from a peer is allocated for, stored or
+//! computed with before it is held against one of these.
+
+/// The version of everything in this crate that two nodes must agree on.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The largest gossiped message, envelope included: 256 KiB. An update of the default shape is 1.7 KB (q8), the anchor
+/// kernels 33 KB (two spaces of 128 anchors), the class statistics 23 KB.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// What an envelope adds to its payload: names and numbers of seven fields, a key, a signature (about 250 bytes).
+pub const ENVELOPE_BYTES_MAX: usize = 512;
+
+/// The largest payload that fits into a message.
+pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
+
+/// The largest request to a peer: an id list of one step (32 authors x 2 hashes), or a hello with a charter.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// The largest answer of a peer: eight of the largest messages. The rest is asked for again.
+pub const RESPONSE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
+
+/// The largest charter, in CBOR or TOML: 64 founders (34 bytes each) and 1,000 labels of 24 bytes fit.
+pub const CHARTER_BYTES_MAX: usize = 32 * 1024;
+
+/// Members of a network (and so contributors to a round) while every founder contributes to every round.
+pub const FOUNDERS_MAX: usize = 64;
+
+/// Labels of a classification task.
+pub const LABELS_MAX: usize = 1_000;
+
+/// Bytes of one label, or of a network's name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Adapter slots in a backbone.
+pub const SLOTS_MAX: usize = 8;
+
+/// Branches in a slot.
+pub const BRANCHES_MAX: usize = 16;
+
+/// The inner width r of a branch.
+pub const RANK_MAX: usize = 64;
+
+/// The width of the shared readout's input. The statistics' Gram matrix is its square.
+pub const READOUT_RANK_MAX: usize = 128;
+
+/// Public anchors. The eigenvectors of an n x n kernel take n^3 steps: 0.1 s at 128, 1 s at 256.
+pub const ANCHORS_MAX: usize = 256;
+
+/// The fewest anchors from which anything can be aligned.
+pub const ANCHORS_MIN: usize = 8;
+
+/// Values in a whole mixture. At the f32 codec's 4 bytes a value an update stays below [`PAYLOAD_BYTES_MAX`].
+pub const MIXTURE_VALUES_MAX: usize = 65_000;
+
+/// Mantissas of an update: |m| < 2^23, so that each is an f32 exactly and a block of 4,096 products fits an i64
+/// (23 + 23 + 12 = 58 bits).
+pub const MANTISSA_BITS: u32 = 23;
+
+/// Values a block of the exact Gram matrix has before it is added up in an i128.
+pub const GRAM_BLOCK: usize = 4_096;
+
+/// Exponents a charter may allow: f32's own range, less the mantissa.
+pub const EXPONENT_LOWEST: i16 = -120;
+
+/// See [`EXPONENT_LOWEST`].
+pub const EXPONENT_HIGHEST: i16 = 60;
+
+/// The widest range of exponents in one charter: 60 + 23 bits of mantissa + 30 bits of weight + 6 bits of senders
+/// (64) are 119 bits and fit an i128.
+pub const EXPONENT_RANGE_MAX: i16 = 60;
+
+/// Rounds behind the current one whose updates are still taken and refolded.
+pub const HORIZON_MAX: u64 = 16;
+
+/// Rounds of updates that a node keeps for peers that fall behind.
+pub const ROUNDS_KEPT: u64 = 64;
+
+/// Rounds ahead of the current one whose updates are kept for later: a peer is at most two closes ahead of the
+/// slowest node that it has heard from.
+pub const ROUNDS_AHEAD: u64 = 2;
+
+/// Samples a node may claim of one class in its statistics.
+pub const CLASS_COUNT_MAX: u32 = 1 << 24;
+
+/// Codes in class statistics are clipped by their sender to this times sqrt(readout rank).
+pub const CODE_NORM_MAX: i64 = 4;
+
+/// Pulls under way at once: one a step is enough, and one more covers a peer that does not answer.
+pub const PULLS_MAX: usize = 2;
+
+/// How long a pull may take before another peer is asked, in ms.
+pub const PULL_TIMEOUT_MS: u64 = 10_000;
+
+/// How often a node that waits tells its mesh where it is (a head), in ms.
+pub const HEAD_INTERVAL_MS: u64 = 5_000;
+
+/// Peers whose heads are remembered.
+pub const HEADS_MAX: usize = FOUNDERS_MAX;
