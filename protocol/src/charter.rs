@@ -329,7 +329,7 @@ impl Charter {
         }
         let values = crate::mixture::Layout::new(self).values();
         within("the number of shared values", size(values), 1, size(limits::MIXTURE_VALUES_MAX))?;
-        let spaces = usize::from(adapter.slots) + 1;
+        let spaces = usize::from(adapter.slots);
         let kernel_bytes = spaces * usize::from(self.anchors.count) * (usize::from(self.anchors.count) + 1);
         within(
             "the bytes of the anchor kernels (from adapter.slots and anchors.count)",

@@ -1,8 +1,28 @@
-//! stub
+//! Everything that two nodes of a HeteroTune network must agree on, without any I/O.
+//!
+//! # Layout
+//! - what is agreed on beforehand: [`charter`], [`limits`], [`mixture`] (the shape of what is shared)
+//! - what travels: [`wire`] (strict CBOR), [`message`] (signed envelopes, requests), [`codec`] (updates as integers),
+//!   [`verdict`] (why a message is refused)
+//! - what is computed, to the same bits everywhere: [`genesis`] (reference and starting readout), [`fuse`] (CMGA)
+//! - what ties it together: [`ledger`] (grow-only sets a step), [`round`] (the machine)
+//!
+//! The types to know are [`round::State`], which decides everything a node does, and [`charter::Charter`].
+//!
+//! # What never comes in
+//! Time (`Now` is a number), sockets, threads (but scoped, order-free ones inside [`fuse`]), tensors, randomness, and
+//! floating point beyond `+ - * / sqrt` in a fixed order.
+
 pub mod charter;
 pub mod codec;
+pub mod fuse;
+pub mod genesis;
+pub mod ledger;
 pub mod limits;
+pub mod message;
 pub mod mixture;
+pub mod round;
 #[cfg(test)]
 mod testing;
+pub mod verdict;
 pub mod wire;

@@ -92,6 +92,10 @@ pub const PULLS_MAX: usize = 2;
 /// How long a pull may take before another peer is asked, in ms.
 pub const PULL_TIMEOUT_MS: u64 = 10_000;
 
+/// How soon a node that waits asks a peer for what it may have missed, in ms; doubled each time, up to
+/// [`HEAD_INTERVAL_MS`].
+pub const PULL_INTERVAL_MS_MIN: u64 = 1_000;
+
 /// How often a node that waits tells its mesh where it is (a head), in ms.
 pub const HEAD_INTERVAL_MS: u64 = 5_000;
 

@@ -1,1 +1,48 @@
-//! stub
+//! Whole HeteroTune networks on one machine: deal the data, start real node processes, check and report.
+//!
+//! A [`Scenario`] is a TOML file: data, nodes, what they agree on. A [`Runner`] runs it with processes of a given
+//! program and comes back with a [`Summary`], or with one sentence in a [`RunError`].
+//!
+//! # Layout
+//! - what to run: [`file`](Scenario) and its charter `settings`, `embedded` (the quickstart, built in)
+//! - who learns what: [`split()`] parts training from test rows, [`Data`] holds them, a [`Deal`] deals them out
+//! - running: `folder` (the output), `process` (one node), `network` (all of them, phase by phase), [`Runner`]
+//! - what nodes report: `events` (the lines of their logs), [`history`] (a node's lines put together)
+//! - what comes of it: [`check`] (what must hold in every run), [`summary`], `progress` and `table` (text),
+//!   `report` and `plot` (HTML)
+//!
+//! # What never comes in
+//! Tensors, sockets, async: nodes do the work, this crate starts them by path and reads their event logs. It never
+//! links the node, so it sees no more than any operator would.
+
+pub mod check;
+mod data;
+mod deal;
+mod embedded;
+mod error;
+mod events;
+mod file;
+mod folder;
+pub mod history;
+mod network;
+mod plot;
+mod process;
+mod progress;
+mod report;
+mod runner;
+mod settings;
+mod split;
+pub mod summary;
+mod table;
+#[cfg(test)]
+mod testing;
+
+pub use data::{Data, Row};
+pub use deal::{Deal, Share};
+pub use error::RunError;
+pub use events::{Accuracy, Alone, Backbone, Closed, Finished};
+pub use file::{DataPlan, NodePlan, Scenario, TrainPlan, Variant};
+pub use report::Report;
+pub use runner::Runner;
+pub use split::split;
+pub use summary::Summary;

@@ -1,0 +1,90 @@
+//! `heterotune charter new|show`.
+
+use crate::{config::read_charter, store::write_atomically};
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use heterotune_crypto::NodeId;
+use heterotune_protocol::{
+    charter::{Anchors, Charter},
+    codec, limits,
+    mixture::Layout,
+};
+use std::{fs, path::PathBuf};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Write a charter with the default settings. Edit the file before the first node runs; every node needs the same.
+    New {
+        /// The charter file to write.
+        file: PathBuf,
+        /// What people call the network.
+        #[arg(long)]
+        name: String,
+        /// A member's key, as `heterotune init` prints it; once for each member.
+        #[arg(long = "founder", value_name = "KEY", required = true)]
+        founders: Vec<NodeId>,
+        /// The task's labels, separated by commas.
+        #[arg(long, value_delimiter = ',', required = true)]
+        labels: Vec<String>,
+        /// The file of public, unlabelled anchors that every node has beside its training data.
+        #[arg(long, value_name = "FILE")]
+        anchors: PathBuf,
+        /// How many rounds to run; 0 for no end.
+        #[arg(long, default_value_t = 10)]
+        rounds: u64,
+        /// Makes the network another one when it is founded anew with the same settings.
+        #[arg(long, default_value_t = 0)]
+        nonce: u64,
+    },
+    /// Check a charter and show what it means.
+    Show {
+        /// The charter file.
+        file: PathBuf,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(verb: &Verb) -> Result<()> {
+    match verb {
+        Verb::New { file, name, founders, labels, anchors, rounds, nonce } => {
+            if file.exists() {
+                bail!("{} is there already; choose another name, or delete it first", file.display());
+            }
+            let bytes = fs::read(anchors).with_context(|| format!("cannot read {}", anchors.display()))?;
+            // One line is the header, lines with # are comments.
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+            let count = u16::try_from(lines.count().saturating_sub(1)).unwrap_or(u16::MAX);
+            let anchors = Anchors { digest: Anchors::digest_of(&bytes), count };
+            let mut charter = Charter::new(name, founders.clone(), labels.clone(), anchors);
+            charter.rounds.total = *rounds;
+            charter.nonce = *nonce;
+            charter.check()?;
+            write_atomically(file, toml::to_string(&charter)?.as_bytes(), false)?;
+            explain(&charter)
+        }
+        Verb::Show { file, json } => {
+            let charter = read_charter(file)?;
+            if *json {
+                println!("{}", serde_json::to_string_pretty(&charter)?);
+                return Ok(());
+            }
+            explain(&charter)
+        }
+    }
+}
+
+fn explain(charter: &Charter) -> Result<()> {
+    let values = Layout::new(charter).values();
+    let update = values * codec::width(charter.codec.kind);
+    let (members, anchors) = (charter.founders.len(), usize::from(charter.anchors.count));
+    println!("network     {} ({})", charter.id()?, charter.name);
+    println!("members     {members}, of whom {} must deliver for a round to close at its deadline", charter.rounds.quorum);
+    println!("task        {} labels: {}", charter.labels.len(), charter.labels.join(", "));
+    println!("shared      {values} values: {} slots x {} branches of {r} x {r}, and the readout", charter.adapter.slots, charter.adapter.branches, r = charter.adapter.rank);
+    println!("a round     {update} bytes an update, from each member to each; waits {} s", charter.rounds.deadline_ms / 1_000);
+    println!("genesis     {} bytes of anchor kernels a member, once", usize::from(charter.adapter.slots) * anchors * (anchors + 1));
+    println!("protocol    version {}, messages up to {} KiB", charter.protocol, limits::MESSAGE_BYTES_MAX / 1_024);
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! The command line: a verb a file.
+
+mod charter;
+mod init;
+mod pretrain;
+mod run;
+mod scenario;
+mod status;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Fine-tune together, peer to peer: every node keeps its own model and its own data, and all share small adapters.
+///
+/// To see it work: `heterotune quickstart`. To run a node of a network: `heterotune init`, `heterotune charter new`,
+/// `heterotune run`.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run eight nodes with eight different vision transformers on this machine, and see what they gain.
+    Quickstart(scenario::Flags),
+    /// Run a local network of real node processes, as a file describes it.
+    #[command(subcommand)]
+    Scenario(scenario::Verb),
+    /// Make a node's state folder and its key; print the key for the charter.
+    Init(init::Flags),
+    /// Write or show a charter: what all nodes of a network agree on.
+    #[command(subcommand)]
+    Charter(charter::Verb),
+    /// Run one node.
+    Run(run::Flags),
+    /// Show where a node is, from its state folder.
+    Status(status::Flags),
+    /// Make backbones from unlabelled images, as a recipe file describes them.
+    Pretrain(pretrain::Flags),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// One sentence on what went wrong, where, and how to mend it.
+    pub fn run(self) -> Result<()> {
+        match self.verb {
+            Verb::Quickstart(flags) => scenario::quickstart(&flags),
+            Verb::Scenario(verb) => scenario::run(&verb),
+            Verb::Init(flags) => init::run(&flags),
+            Verb::Charter(verb) => charter::run(&verb),
+            Verb::Run(flags) => run::run(flags),
+            Verb::Status(flags) => status::run(&flags),
+            Verb::Pretrain(flags) => pretrain::run(&flags),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `heterotune run`: one node.
+
+use crate::{
+    runtime::{self, Options},
+    train::Settings,
+};
+use anyhow::{Context as _, Result};
+use clap::Args;
+use libp2p::Multiaddr;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// The node's state folder: key, ledger, private weights, event log. A node started again resumes from it.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// The network's charter, the same file on every node.
+    #[arg(long, value_name = "FILE")]
+    charter: PathBuf,
+    /// The frozen model: a folder in Hugging Face layout (config.json, model.safetensors, ..).
+    #[arg(long, value_name = "DIR")]
+    backbone: PathBuf,
+    /// The data: a folder with train.csv, anchors.csv and, if accuracy is to be measured, test.csv. It never leaves
+    /// this node.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Where to listen; may be given more than once.
+    #[arg(long, value_name = "ADDR", default_values_t = default_listen())]
+    listen: Vec<Multiaddr>,
+    /// Where to find a first peer; may be given more than once. The others are learnt from it.
+    #[arg(long = "peer", value_name = "ADDR")]
+    peers: Vec<Multiaddr>,
+    /// Threads for computing [default: all cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Local training steps in a round.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().steps)]
+    steps: usize,
+    /// Samples in a step.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().batch)]
+    batch: usize,
+    /// Learning rate.
+    #[arg(long, value_name = "X", default_value_t = Settings::default().rate)]
+    rate: f64,
+    /// Seeds the order of the training samples.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().seed)]
+    seed: u64,
+    /// Measure first what this node reaches alone, without the network.
+    #[arg(long)]
+    alone: bool,
+    /// Derive the key from a seed, for a local scenario; stop when standard input ends.
+    #[arg(long, value_name = "SEED/NAME", hide = true)]
+    scenario: Option<String>,
+}
+
+fn default_listen() -> Vec<Multiaddr> {
+    ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"].iter().filter_map(|address| address.parse().ok()).collect()
+}
+
+pub(super) fn run(flags: Flags) -> Result<()> {
+    let scenario = match &flags.scenario {
+        None => None,
+        Some(text) => {
+            let (seed, name) = text.split_once('/').context("--scenario must be SEED/NAME")?;
+            Some((seed.parse().context("--scenario must be SEED/NAME, with a number as SEED")?, name.to_string()))
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = flags.threads.unwrap_or(cores).max(1);
+    // candle's kernels run on rayon's global pool, which reads its size once, here.
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start compute threads")?;
+    let options = Options {
+        state: flags.state,
+        charter: flags.charter,
+        backbone: flags.backbone,
+        data: flags.data,
+        listen: flags.listen,
+        peers: flags.peers,
+        training: Settings { steps: flags.steps, batch: flags.batch, rate: flags.rate, seed: flags.seed },
+        threads,
+        alone: flags.alone,
+        scenario,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(runtime::run(options));
+    // A trainer in the middle of a step is not waited for: what it knows is on disk.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,75 @@
+//! Hellos: what two nodes tell each other first, and what is said when they don't fit.
+
+use heterotune_protocol::{charter::Charter, limits, message::Hello};
+use serde_json::Value;
+
+/// Addresses in a hello.
+pub(super) const ADDRESSES_MAX: usize = 32;
+
+/// Why a peer with this hello is not in our network, in words; `None` if it is.
+pub(super) fn mismatch(ours: &Charter, ours_bytes: &[u8], hello: &Hello) -> Option<String> {
+    if hello.version != limits::PROTOCOL_VERSION {
+        return Some(format!(
+            "it speaks version {} of the protocol and this node version {}; update the older of the two",
+            hello.version,
+            limits::PROTOCOL_VERSION
+        ));
+    }
+    if hello.charter == ours_bytes {
+        return None;
+    }
+    Some(match Charter::decode(&hello.charter) {
+        Ok(theirs) => format!(
+            "its charter differs in {}; give both nodes the same charter file",
+            differences(ours, &theirs).join(", ")
+        ),
+        Err(error) => format!("its charter is not valid ({error}); give both nodes the same charter file"),
+    })
+}
+
+/// The settings in which two charters differ, each as "name (here / there)".
+pub fn differences(ours: &Charter, theirs: &Charter) -> Vec<String> {
+    let mut found = Vec::new();
+    if let (Ok(ours), Ok(theirs)) = (serde_json::to_value(ours), serde_json::to_value(theirs)) {
+        compare("", &ours, &theirs, &mut found);
+    }
+    found
+}
+
+fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
+    match (ours, theirs) {
+        (Value::Object(ours), Value::Object(theirs)) => {
+            for (key, value) in ours {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&path, value, theirs.get(key).unwrap_or(&Value::Null), found);
+            }
+        }
+        _ if ours == theirs => {}
+        (Value::Array(_), _) => found.push(path.to_string()),
+        _ => found.push(format!("{path} (here {ours}, there {theirs})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heterotune_crypto::{Digest, Identity};
+    use heterotune_protocol::charter::Anchors;
+
+    #[test]
+    fn what_differs_is_named() {
+        let founders = vec![Identity::from_seed(1, "a").id()];
+        let labels = vec!["0".into(), "1".into()];
+        let ours = Charter::new("digits", founders, labels, Anchors { digest: Digest::ZERO, count: 128 });
+        let mut theirs = ours.clone();
+        assert!(differences(&ours, &theirs).is_empty());
+        theirs.adapter.rank = 8;
+        theirs.name = "letters".into();
+        assert_eq!(differences(&ours, &theirs), ["adapter.rank (here 16, there 8)", "name (here \"digits\", there \"letters\")"]);
+        let bytes = ours.encode().unwrap();
+        let hello = |charter: &Charter| Hello { version: 1, charter: charter.encode().unwrap(), peers: vec![] };
+        assert_eq!(mismatch(&ours, &bytes, &hello(&ours)), None);
+        assert!(mismatch(&ours, &bytes, &hello(&theirs)).unwrap().contains("adapter.rank (here 16, there 8)"));
+        assert!(mismatch(&ours, &bytes, &Hello { version: 9, ..hello(&ours) }).unwrap().contains("version 9"));
+    }
+}

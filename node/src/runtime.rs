@@ -1,0 +1,420 @@
+//! One node, running: a single select loop that carries what happens on the network, the clock, the trainer, the
+//! disk and the computing threads to [`State::handle`], and what it says back to them. It decides nothing itself.
+
+use crate::{
+    config::read_charter,
+    disk::{Disk, Done},
+    events::{EventLog, unix_ms},
+    net::{NetEvent, Network, is_loopback},
+    store::{Record, Store},
+    train::{Learner, Settings},
+    trainer::{Report, Trainer},
+};
+use anyhow::{Context as _, Result, bail};
+use heterotune_crypto::{Identity, NodeId};
+use heterotune_protocol::{
+    charter::Charter,
+    fuse,
+    message::{Context, Kind},
+    mixture::Layout,
+    round::{Event, Input, Output, Product, State},
+};
+use libp2p::Multiaddr;
+use serde_json::{Value, json};
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc::{Receiver, Sender, channel},
+    time::{MissedTickBehavior, interval},
+};
+
+/// How often time passes for the state.
+const TICK: Duration = Duration::from_millis(250);
+
+/// After the last round a node stays for members that are not connected, so that they can still pull.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The last head's way out, before the connections close.
+const LAST_WORDS: Duration = Duration::from_millis(750);
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The state folder.
+    pub state: PathBuf,
+    /// The charter file.
+    pub charter: PathBuf,
+    /// The backbone's folder.
+    pub backbone: PathBuf,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Addresses to listen on.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses of peers to begin with.
+    pub peers: Vec<Multiaddr>,
+    /// How to train.
+    pub training: Settings,
+    /// Threads for fusing.
+    pub threads: usize,
+    /// Whether to measure what the node reaches alone.
+    pub alone: bool,
+    /// In a scenario: the seed and name that the identity derives from.
+    pub scenario: Option<(u64, String)>,
+}
+
+/// Runs a node until its network's last round is closed and known to be, or it is told to stop.
+///
+/// # Errors
+/// One sentence on what it could not begin or go on with. What was agreed on before is on disk.
+pub async fn run(options: Options) -> Result<()> {
+    let charter = read_charter(&options.charter)?;
+    let store = Store::open(&options.state)?;
+    let identity = identity(&options, &store)?;
+    if !charter.founders.contains(&identity.id()) {
+        bail!(
+            "this node's key {} is not among the founders in {}; add it there, on all nodes, or use the state folder of a founder",
+            identity.id(),
+            options.charter.display()
+        );
+    }
+    store.bind(&charter)?;
+    let saved = store.load()?;
+    let log = EventLog::open(&options.state)?;
+
+    let context = Context::new(charter.clone())?;
+    let mut network = Network::new(&identity, context.clone(), options.peers.clone())?;
+    for address in &options.listen {
+        network.listen(address)?;
+    }
+
+    let (done_sender, done) = channel(QUEUE);
+    let (report_sender, reports) = channel(QUEUE);
+    let (product_sender, products) = channel(QUEUE);
+    let disk = Disk::start(store, log, done_sender)?;
+    let trainer = {
+        let (options, charter) = (options.clone(), charter.clone());
+        let private = options.state.join("private.safetensors");
+        Trainer::start(charter.clone(), private, options.alone, report_sender, move || {
+            Learner::load(&options.backbone, &options.data, &charter, options.training)
+        })?
+    };
+    let node = Node {
+        state: State::new(context, identity.clone(), saved),
+        network,
+        trainer,
+        disk,
+        charter,
+        threads: options.threads,
+        products: product_sender,
+        evaluated: false,
+        finished_at: None,
+    };
+    node.run(&options, &identity, done, reports, products).await
+}
+
+/// Reports, products and writes waiting for the loop.
+const QUEUE: usize = 64;
+
+fn identity(options: &Options, store: &Store) -> Result<Identity> {
+    let Some((seed, name)) = &options.scenario else { return store.identity() };
+    if let Some(address) = options.listen.iter().chain(&options.peers).find(|address| !is_loopback(address)) {
+        bail!("--scenario derives the key from a seed that anyone can guess, so it works on the loopback only, not on {address}");
+    }
+    let identity = Identity::from_seed(*seed, name);
+    store.adopt(&identity)?;
+    Ok(identity)
+}
+
+struct Node {
+    state: State,
+    network: Network,
+    trainer: Trainer,
+    disk: Disk,
+    charter: Charter,
+    threads: usize,
+    products: Sender<Result<Product>>,
+    /// Whether the final mixture is evaluated.
+    evaluated: bool,
+    finished_at: Option<Instant>,
+}
+
+impl Node {
+    async fn run(
+        mut self,
+        options: &Options,
+        identity: &Identity,
+        mut done: Receiver<Done>,
+        mut reports: Receiver<Report>,
+        mut products: Receiver<Result<Product>>,
+    ) -> Result<()> {
+        let result = self.begin(options, identity);
+        let result = match result {
+            Ok(()) => self.select(options.scenario.is_some(), &mut done, &mut reports, &mut products).await,
+            Err(error) => Err(error),
+        };
+        let last = match &result {
+            Ok(()) => self.farewell(),
+            Err(error) => json!({"event": "error", "message": format!("{error:#}")}),
+        };
+        let _ = self.disk.tell(last);
+        self.disk.flush();
+        // A disk that failed at the very end has not been heard yet.
+        while let Ok(said) = done.try_recv() {
+            if let Done::Failed(error) = said {
+                return result.and(Err(error));
+            }
+        }
+        result
+    }
+
+    fn begin(&mut self, options: &Options, identity: &Identity) -> Result<()> {
+        self.tell(json!({
+            "event": "started",
+            "name": options.state.file_name().map(|name| name.to_string_lossy()),
+            "node": identity.id(),
+            "peer_id": self.network.peer_id().to_string(),
+            "network": Context::new(self.charter.clone())?.network,
+            "pid": std::process::id(),
+            "version": env!("CARGO_PKG_VERSION"),
+        }))?;
+        self.handle(Input::Start)
+    }
+
+    async fn select(
+        &mut self,
+        in_scenario: bool,
+        done: &mut Receiver<Done>,
+        reports: &mut Receiver<Report>,
+        products: &mut Receiver<Result<Product>>,
+    ) -> Result<()> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut stop = stop_signal(in_scenario)?;
+        loop {
+            tokio::select! {
+                event = self.network.next() => self.on_network(event)?,
+                Some(report) = reports.recv() => self.on_report(report)?,
+                Some(product) = products.recv() => self.handle(Input::Computed(product?))?,
+                Some(said) = done.recv() => match said {
+                    Done::Kept(outputs) => self.perform(outputs)?,
+                    Done::Failed(error) => return Err(error),
+                },
+                _ = ticks.tick() => {
+                    self.network.tick();
+                    self.handle(Input::Tick)?;
+                    if self.may_leave() {
+                        return Ok(());
+                    }
+                }
+                Some(cause) = stop.recv() => {
+                    self.tell(json!({"event": "stopped", "cause": cause}))?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) -> Result<()> {
+        let outputs = self.state.handle(input, unix_ms());
+        self.perform(outputs)
+    }
+
+    /// Does what the state says, in order; what follows something to keep waits until that is on disk.
+    fn perform(&mut self, outputs: Vec<Output>) -> Result<()> {
+        let mut outputs = outputs.into_iter().peekable();
+        while let Some(output) = outputs.next() {
+            match output {
+                Output::Judge { ticket, verdict } => self.network.judge(ticket, &verdict),
+                Output::Publish(message) => self.network.publish(message),
+                Output::Pull { to, pull } => self.network.pull(&to, pull),
+                Output::Answer { ticket, batch } => self.network.answer(ticket, batch),
+                Output::Train(work) => self.trainer.work(work)?,
+                Output::Compute(job) => {
+                    let (products, threads) = (self.products.clone(), self.threads);
+                    thread::Builder::new().name("compute".into()).spawn(move || {
+                        let product = if fuse::canary() {
+                            Ok(job.run(threads))
+                        } else {
+                            Err(anyhow::anyhow!("this process does not compute by IEEE 754 (a loaded library has switched denormal numbers off), so it cannot agree with others"))
+                        };
+                        let _ = products.blocking_send(product);
+                    })?;
+                }
+                Output::Tell(event) => self.on_event(event)?,
+                keep @ (Output::Keep(_) | Output::Checkpoint { .. }) => {
+                    let mut records = vec![record(keep)];
+                    let mut rest = Vec::new();
+                    for output in outputs {
+                        match output {
+                            keep @ (Output::Keep(_) | Output::Checkpoint { .. }) => records.push(record(keep)),
+                            // The log may run ahead of the disk.
+                            Output::Tell(event) => self.on_event(event)?,
+                            other => rest.push(other),
+                        }
+                    }
+                    return self.disk.keep(records.into_iter().flatten().collect(), rest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, event: Value) -> Result<()> {
+        self.disk.tell(event)
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<()> {
+        let mut value = serde_json::to_value(&event)?;
+        if let (Event::RoundClosed { .. }, Value::Object(fields)) = (&event, &mut value) {
+            let traffic = self.network.traffic();
+            fields.insert("bytes_out".into(), traffic.bytes_out.into());
+            fields.insert("bytes_in".into(), traffic.bytes_in.into());
+        }
+        // Heads are many and say little.
+        if !matches!(event, Event::Received { kind: Kind::Head, .. }) {
+            self.tell(value)?;
+        }
+        Ok(())
+    }
+
+    fn on_network(&mut self, event: NetEvent) -> Result<()> {
+        match event {
+            NetEvent::Listening(address) => self.tell(json!({"event": "listening", "address": address.to_string()})),
+            NetEvent::Connected(peer, address) => {
+                self.tell(json!({"event": "connected", "peer": peer, "address": address.to_string()}))?;
+                self.handle(Input::Connected(peer))
+            }
+            NetEvent::Disconnected(peer, cause) => {
+                self.tell(json!({"event": "disconnected", "peer": peer, "cause": cause}))?;
+                self.handle(Input::Disconnected(peer))
+            }
+            NetEvent::Message(ticket, from, bytes) => self.handle(Input::Message { ticket, from, bytes }),
+            NetEvent::Asked(ticket, pull) => self.handle(Input::Asked { ticket, pull }),
+            NetEvent::Answered(from, batch) => self.handle(Input::Answered { from, batch }),
+            NetEvent::Unanswered(from) => self.handle(Input::Unanswered { from }),
+            NetEvent::Misfit { peer, reason, given } => {
+                self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+                if given {
+                    bail!("the peer {peer} does not belong to this network: {reason}");
+                }
+                eprintln!("a peer that does not belong to this network has called ({peer}): {reason}");
+                Ok(())
+            }
+            NetEvent::Unreachable(reason) => {
+                eprintln!("{reason}");
+                self.tell(json!({"event": "unreachable", "reason": reason}))
+            }
+            NetEvent::Dropped(reason) => self.tell(json!({"event": "dropped", "reason": reason})),
+        }
+    }
+
+    fn on_report(&mut self, report: Report) -> Result<()> {
+        match report {
+            Report::Loaded(backbone) => self.tell(json!({
+                "event": "backbone",
+                "model_type": backbone.model_type,
+                "width": backbone.width,
+                "depth": backbone.depth,
+                "parameters": backbone.parameters,
+                "shared_parameters": Layout::new(&self.charter).values(),
+                "samples": backbone.samples,
+                "classes": backbone.classes,
+            })),
+            Report::Alone(alone) => self.tell(json!({
+                "event": "alone",
+                "chosen": alone.chosen,
+                "global": alone.global,
+                "own": alone.own,
+                "best_of": alone.best_of,
+            })),
+            Report::Aligned(fit) => self.tell(json!({"event": "aligned", "fit": fit})),
+            Report::Contribution(contribution, loss) => {
+                if let (heterotune_protocol::round::Contribution::Update { round, .. }, Some(loss)) = (&contribution, loss) {
+                    self.tell(json!({"event": "trained", "round": round, "loss": loss}))?;
+                }
+                self.handle(Input::Contribution(contribution))
+            }
+            Report::Evaluated(round, accuracy) => {
+                self.tell(json!({"event": "evaluated", "round": round, "global": accuracy.global, "own": accuracy.own}))
+            }
+            Report::Finished => {
+                self.evaluated = true;
+                Ok(())
+            }
+            Report::Failed(error) => Err(error),
+        }
+    }
+
+    /// Whether the last round is closed here, and everybody who can be told knows it.
+    fn may_leave(&mut self) -> bool {
+        if !self.state.is_finished() || !self.evaluated {
+            return false;
+        }
+        let finished_at = *self.finished_at.get_or_insert_with(Instant::now);
+        let unfinished: Vec<NodeId> = self.state.unfinished();
+        let waiting = if unfinished.is_empty() { LAST_WORDS } else { FAREWELL };
+        let none_connected = unfinished.iter().all(|member| !self.network.is_connected(member));
+        let deadline = Duration::from_millis(self.charter.rounds.deadline_ms);
+        finished_at.elapsed() >= deadline || (none_connected && finished_at.elapsed() >= waiting)
+    }
+
+    fn farewell(&self) -> Value {
+        if !self.state.is_finished() {
+            return json!({"event": "left", "round": self.state.step().round()});
+        }
+        let traffic = self.network.traffic();
+        json!({
+            "event": "finished",
+            "rounds": self.charter.rounds.total,
+            "mixture_hash": self.state.checkpoint().map(|checkpoint| checkpoint.mixture.digest()),
+            "bytes_out": traffic.bytes_out,
+            "bytes_in": traffic.bytes_in,
+            "peak_rss_bytes": peak_rss_bytes(),
+        })
+    }
+}
+
+fn record(output: Output) -> Option<Record> {
+    match output {
+        Output::Keep(message) => Some(Record::Message(message)),
+        Output::Checkpoint { checkpoint, forget_before } => Some(Record::Checkpoint(checkpoint, forget_before)),
+        _ => None,
+    }
+}
+
+/// Ctrl-C, SIGTERM, and in a scenario the end of standard input: the runner holds its other end for as long as it
+/// lives, so that no child survives it, however it ends.
+fn stop_signal(in_scenario: bool) -> Result<Receiver<&'static str>> {
+    let (sender, receiver) = channel(1);
+    let interrupted = sender.clone();
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .context("cannot listen for SIGTERM")?;
+    tokio::spawn(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+        let _ = interrupted.send("signal").await;
+    });
+    if in_scenario {
+        thread::Builder::new().name("stdin".into()).spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = sender.blocking_send("the scenario's runner is gone");
+        })?;
+    }
+    Ok(receiver)
+}
+
+/// The most memory this process has held, in bytes; 0 where the system does not say.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,236 @@
+//! The trainer's thread: it takes [`Work`] from the runtime, lets the [`Learner`] do it, and reports back. What is
+//! private to the node (projections, what rounding has kept back) stays here and in `private.safetensors`.
+
+use crate::{
+    store::write_atomically,
+    train::{Accuracy, Alone, Description, Learner},
+};
+use anyhow::{Context as _, Result, bail};
+use heterotune_protocol::{
+    charter::Charter,
+    codec,
+    genesis::{Kernels, Reference, Statistics},
+    round::{Contribution, Work},
+};
+use safetensors::{SafeTensors, tensor::{Dtype, TensorView}};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::mpsc, thread};
+use tokio::sync::mpsc::Sender;
+
+/// candle's backward pass recurses once per operation: 2 MiB overflow at some thousand of them.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// Work waiting: one step's, and its alignment.
+const QUEUE: usize = 8;
+
+/// What the trainer reports.
+#[derive(Debug)]
+pub enum Report {
+    /// What it has loaded.
+    Loaded(Description),
+    /// What the node reaches without the network.
+    Alone(Alone),
+    /// The private projections are fitted, this well (R^2 per space).
+    Aligned(Vec<f64>),
+    /// Something for the network, and the training loss where there was training.
+    Contribution(Contribution, Option<f32>),
+    /// How good the mixture after this round is on the common test.
+    Evaluated(u64, Accuracy),
+    /// The final mixture is evaluated.
+    Finished,
+    /// It cannot go on.
+    Failed(anyhow::Error),
+}
+
+/// The runtime's end of the trainer.
+pub struct Trainer {
+    work: mpsc::SyncSender<Work>,
+}
+
+impl Trainer {
+    /// Starts the thread: `load` makes the learner on it.
+    ///
+    /// # Errors
+    /// A system without room for a thread.
+    pub fn start(
+        charter: Charter,
+        private: PathBuf,
+        with_alone: bool,
+        reports: Sender<Report>,
+        load: impl FnOnce() -> Result<Learner> + Send + 'static,
+    ) -> Result<Self> {
+        let (work, queue) = mpsc::sync_channel(QUEUE);
+        thread::Builder::new().name("trainer".into()).stack_size(STACK_BYTES).spawn(move || {
+            let failed = (|| {
+                let learner = load()?;
+                let mut thread = Thread { learner, charter, private, reports: reports.clone(), reference: String::new(), residual: Residual::default() };
+                thread.report(Report::Loaded(thread.learner.description()))?;
+                if with_alone && let Some(alone) = thread.learner.alone()? {
+                    thread.report(Report::Alone(alone))?;
+                }
+                queue.iter().try_for_each(|work| thread.work(work))
+            })();
+            if let Err(error) = failed {
+                let _ = reports.blocking_send(Report::Failed(error));
+            }
+        })?;
+        Ok(Self { work })
+    }
+
+    /// Hands over work.
+    ///
+    /// # Errors
+    /// A trainer that has stopped, or that is given more work than one step has.
+    pub fn work(&self, work: Work) -> Result<()> {
+        self.work.try_send(work).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => anyhow::anyhow!("the trainer is given work faster than rounds can close"),
+            mpsc::TrySendError::Disconnected(_) => anyhow::anyhow!("the trainer has stopped"),
+        })
+    }
+}
+
+/// What rounding took from this node's updates and the next one gets back (error feedback). The state before the last
+/// round is kept too: a node killed between training and publishing trains that round again, to the same bits.
+#[derive(Default)]
+struct Residual {
+    round: u64,
+    before: Vec<Vec<f32>>,
+    after: Vec<Vec<f32>>,
+}
+
+struct Thread {
+    learner: Learner,
+    charter: Charter,
+    private: PathBuf,
+    reports: Sender<Report>,
+    /// The digest of the reference that the projections are fitted to.
+    reference: String,
+    residual: Residual,
+}
+
+impl Thread {
+    fn report(&self, report: Report) -> Result<()> {
+        self.reports.blocking_send(report).ok().context("the node has stopped")
+    }
+
+    fn work(&mut self, work: Work) -> Result<()> {
+        match work {
+            Work::Kernels => {
+                let kernels = Kernels::from_features(&self.charter, &self.learner.kernels()?)?;
+                self.report(Report::Contribution(Contribution::Kernels(kernels), None))
+            }
+            Work::Align(reference) => self.align(reference.as_deref()),
+            Work::Statistics => {
+                let measured = self.learner.statistics()?;
+                let statistics = Statistics::from_values(&self.charter, &measured.counts, &measured.sums, &measured.gram)?;
+                self.report(Report::Contribution(Contribution::Statistics(statistics), None))
+            }
+            Work::Round { round, mixture } => {
+                self.evaluate(round, &mixture)?;
+                self.train(round, &mixture)
+            }
+            Work::Finish { round, mixture } => {
+                self.evaluate(round, &mixture)?;
+                self.report(Report::Finished)
+            }
+        }
+    }
+
+    fn evaluate(&self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
+        match self.learner.evaluate(mixture)? {
+            Some(accuracy) => self.report(Report::Evaluated(round.saturating_sub(1), accuracy)),
+            None => Ok(()),
+        }
+    }
+
+    /// Projections are fitted once and kept: a fit on another machine would differ in its last bits.
+    fn align(&mut self, reference: Option<&Reference>) -> Result<()> {
+        self.reference = reference.map_or("random".into(), |reference| reference.digest().to_string());
+        if let Some(bytes) = self.saved()? {
+            self.learner.restore(&bytes).with_context(|| format!("in {}", self.private.display()))?;
+            self.residual = Residual::read(&bytes).with_context(|| format!("in {}", self.private.display()))?;
+            return self.report(Report::Aligned(Vec::new()));
+        }
+        let fit = match reference {
+            Some(reference) => self.learner.align(&reference.spaces)?,
+            None => {
+                self.learner.randomise()?;
+                Vec::new()
+            }
+        };
+        self.save()?;
+        self.report(Report::Aligned(fit))
+    }
+
+    /// The private state on disk, if it belongs to this reference.
+    fn saved(&self) -> Result<Option<Vec<u8>>> {
+        let bytes = match fs::read(&self.private) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.private.display())),
+        };
+        let (_, header) = SafeTensors::read_metadata(&bytes).with_context(|| {
+            format!("{} is damaged; delete it, and the node fits its projections anew", self.private.display())
+        })?;
+        let belongs = header.metadata().as_ref().and_then(|notes| notes.get("reference")).is_some_and(|saved| *saved == self.reference);
+        Ok(belongs.then_some(bytes))
+    }
+
+    fn save(&self) -> Result<()> {
+        let private = self.learner.save()?;
+        let tensors = SafeTensors::deserialize(&private)?;
+        let residual = self.residual.bytes();
+        let mut views: Vec<(String, TensorView<'_>)> = tensors.tensors();
+        for (name, bytes) in &residual {
+            views.push((name.clone(), TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?));
+        }
+        let notes = [("reference".to_string(), self.reference.clone()), ("round".to_string(), self.residual.round.to_string())];
+        let bytes = safetensors::serialize(views, Some(notes.into()))?;
+        write_atomically(&self.private, &bytes, true)
+    }
+
+    fn train(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
+        let trained = self.learner.train(round, mixture)?;
+        if round != self.residual.round {
+            self.residual.before = std::mem::take(&mut self.residual.after);
+            self.residual.round = round;
+        }
+        let (groups, after) = trained.delta.iter().enumerate().map(|(at, delta)| {
+            let kept = self.residual.before.get(at).filter(|kept| kept.len() == delta.len());
+            let wanted: Vec<f32> = match kept {
+                Some(kept) => delta.iter().zip(kept).map(|(delta, kept)| delta + kept).collect(),
+                None => delta.clone(),
+            };
+            let group = codec::quantise(&self.charter.codec, &wanted);
+            let lost = wanted.iter().zip(group.view()).map(|(wanted, said)| wanted - said).collect();
+            (group, lost)
+        }).unzip();
+        self.residual.after = after;
+        if !trained.loss.is_finite() {
+            bail!("training diverged in round {round} (the loss is {}); lower --rate", trained.loss);
+        }
+        self.save()?;
+        self.report(Report::Contribution(Contribution::Update { round, groups }, Some(trained.loss)))
+    }
+}
+
+impl Residual {
+    fn bytes(&self) -> BTreeMap<String, Vec<u8>> {
+        let named = |name: &'static str, groups: &[Vec<f32>]| {
+            let bytes = |group: &Vec<f32>| group.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+            groups.iter().enumerate().map(|(at, group)| (format!("residual.{name}.{at}"), bytes(group))).collect::<Vec<_>>()
+        };
+        named("before", &self.before).into_iter().chain(named("after", &self.after)).collect()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let tensors = SafeTensors::deserialize(bytes)?;
+        let (_, header) = SafeTensors::read_metadata(bytes)?;
+        let round = header.metadata().as_ref().and_then(|notes| notes.get("round")).and_then(|round| round.parse().ok());
+        let group = |name: &str, at: usize| {
+            let view = tensors.tensor(&format!("residual.{name}.{at}")).ok()?;
+            Some(view.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
+        };
+        let groups = |name| (0..).map_while(|at| group(name, at)).collect();
+        Ok(Self { round: round.unwrap_or(0), before: groups("before"), after: groups("after") })
+    }
+}

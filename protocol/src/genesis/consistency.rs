@@ -1,0 +1,81 @@
+//! The screen of class statistics: whoever contradicts the others' class means is left out.
+
+use super::{SCREEN_FOUNDERS_MIN, Statistics};
+use crate::charter::Charter;
+use heterotune_crypto::NodeId;
+use std::collections::BTreeMap;
+
+/// The smallest score with which a node stays in. Measured on two suites with 8 nodes: honest nodes score 0.5 to 0.95
+/// where they share classes, and means that are negated or attached to other labels score below 0.1.
+const SCORE_MIN: f64 = 0.3;
+
+/// How many times the median trace per sample a node's Gram matrix may have.
+const TRACE_RATIO_MAX: f64 = 3.0;
+
+/// The nodes that contradict the others: whose score is below [`SCORE_MIN`], or whose codes have more than
+/// [`TRACE_RATIO_MAX`] times the median energy per sample.
+///
+/// s_ij is the mean cosine between the class means of i and j over the classes that both hold, weighted by
+/// sqrt(min(n_i, n_j)); a node's score is the lower median of its s_ij. One that shares no class with anyone has no
+/// score and is judged by its energy alone. Fewer than four nodes are trusted, and if fewer than half would remain,
+/// nobody is left out.
+pub(super) fn inconsistent(charter: &Charter, statistics: &BTreeMap<NodeId, &Statistics>) -> Vec<NodeId> {
+    let width = usize::from(charter.adapter.readout_rank);
+    let nodes: Vec<Node> = statistics.values().map(|statistics| Node::new(statistics, width)).collect();
+    let energies: Vec<f64> = nodes.iter().map(|node| node.energy).collect();
+    let energy_most = TRACE_RATIO_MAX * lower_median(energies).unwrap_or(0.0);
+    let out = |(at, node): (usize, &Node)| {
+        let others = nodes.iter().enumerate().filter(|(other, _)| *other != at);
+        let score = lower_median(others.filter_map(|(_, other)| node.agreement(other)).collect());
+        node.energy > energy_most || score.is_some_and(|score| score < SCORE_MIN)
+    };
+    let outs: Vec<bool> = nodes.iter().enumerate().map(out).collect();
+    let kept = outs.iter().filter(|out| !**out).count();
+    if nodes.len() < SCREEN_FOUNDERS_MIN || 2 * kept < nodes.len() {
+        return vec![];
+    }
+    statistics.keys().zip(outs).filter(|(_, out)| *out).map(|(author, _)| *author).collect()
+}
+
+/// What one node's statistics say of each class and of its codes.
+struct Node {
+    /// Samples, and the unit vector along the sum of codes (zero where that is), per class.
+    classes: Vec<(u32, Vec<f64>)>,
+    /// The trace of the Gram matrix, per sample.
+    energy: f64,
+}
+
+impl Node {
+    fn new(statistics: &Statistics, width: usize) -> Self {
+        let sums = statistics.sums.integers();
+        let classes = statistics.counts.iter().zip(sums.chunks_exact(width));
+        Self {
+            classes: classes.map(|(count, sum)| (*count, unit(sum))).collect(),
+            energy: statistics.trace(width) as f64 / statistics.samples() as f64,
+        }
+    }
+
+    /// s_ij, where the two share a class.
+    fn agreement(&self, other: &Self) -> Option<f64> {
+        let (mut weights, mut sum) = (0.0, 0.0);
+        for ((count, mine), (others, theirs)) in self.classes.iter().zip(&other.classes) {
+            let weight = f64::from(*count.min(others)).sqrt();
+            weights += weight;
+            sum += weight * super::linalg::dot(mine, theirs);
+        }
+        (weights > 0.0).then(|| sum / weights)
+    }
+}
+
+/// `vector` at length 1, or zero. Its squares are summed exactly: entries of checked sums are below 2^48 (a count
+/// below 2^24 times a code below 2^6 in units of 2^-16, and slack), 128 squares of them below 2^103.
+fn unit(vector: &[i128]) -> Vec<f64> {
+    let norm = (vector.iter().map(|entry| entry * entry).sum::<i128>() as f64).sqrt();
+    vector.iter().map(|entry| if norm > 0.0 { *entry as f64 / norm } else { 0.0 }).collect()
+}
+
+/// The lower of the middle values.
+fn lower_median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}

@@ -1,0 +1,172 @@
+//! The ledger: per step, the grow-only set of valid messages. The mixture is a pure function of it.
+//!
+//! An author's entry goes from empty to one payload to *conflict* (two signed payloads), and never back, so the order
+//! of arrival cannot matter: two nodes that hold the same messages hold the same sets.
+
+use crate::message::{Message, Step};
+use heterotune_crypto::{Digest, Hasher, NodeId};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// What an author has said in a step.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// One thing.
+    One(Arc<Message>),
+    /// Two different things: it contributes nothing. Both are kept, as the proof to pass on.
+    Conflict(Arc<Message>, Arc<Message>),
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is the author's first in this step.
+    New,
+    /// It was there.
+    Duplicate,
+    /// It contradicts the author's first. The entry is a conflict now.
+    Conflict,
+}
+
+/// The messages of one step.
+#[derive(Clone, Debug, Default)]
+pub struct StepSet {
+    entries: BTreeMap<NodeId, Entry>,
+}
+
+impl StepSet {
+    /// Adds a message.
+    pub fn insert(&mut self, message: Arc<Message>) -> Inserted {
+        let author = message.signed.author();
+        match self.entries.get(&author) {
+            None => {
+                self.entries.insert(author, Entry::One(message));
+                Inserted::New
+            }
+            Some(Entry::One(first)) if first.digest() == message.digest() => Inserted::Duplicate,
+            Some(Entry::One(first)) => {
+                let conflict = Entry::Conflict(first.clone(), message);
+                self.entries.insert(author, conflict);
+                Inserted::Conflict
+            }
+            Some(Entry::Conflict(..)) => Inserted::Duplicate,
+        }
+    }
+
+    /// Whether the author has an entry, be it a conflict.
+    pub fn has(&self, author: &NodeId) -> bool {
+        self.entries.contains_key(author)
+    }
+
+    /// The author's entry.
+    pub fn get(&self, author: &NodeId) -> Option<&Entry> {
+        self.entries.get(author)
+    }
+
+    /// The messages that count, by author: those of authors without a conflict.
+    pub fn counting(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.entries.values().filter_map(|entry| match entry {
+            Entry::One(message) => Some(message),
+            Entry::Conflict(..) => None,
+        })
+    }
+
+    /// All messages, proofs of conflict included.
+    pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.entries.values().flat_map(|entry| match entry {
+            Entry::One(message) => vec![message],
+            Entry::Conflict(first, second) => vec![first, second],
+        })
+    }
+
+    /// How many messages count.
+    pub fn len(&self) -> usize {
+        self.counting().count()
+    }
+
+    /// Whether none counts.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The set's digest: authors in order, each with its payload's digest or, whichever proof is held, a conflict.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::new("heterotune 2026 step set");
+        for (author, entry) in &self.entries {
+            hasher.part(author.as_bytes());
+            match entry {
+                Entry::One(message) => hasher.part(message.digest().as_bytes()),
+                Entry::Conflict(..) => hasher.part(b"conflict"),
+            }
+        }
+        hasher.finish()
+    }
+}
+
+/// The sets of all steps that a node keeps.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    steps: BTreeMap<Step, StepSet>,
+}
+
+impl Ledger {
+    /// The set of a step; empty if nothing came yet.
+    pub fn set(&mut self, step: Step) -> &mut StepSet {
+        self.steps.entry(step).or_default()
+    }
+
+    /// The set of a step, if it is kept.
+    pub fn get(&self, step: Step) -> Option<&StepSet> {
+        self.steps.get(&step)
+    }
+
+    /// Forgets the rounds before `first`. Genesis is kept for ever.
+    pub fn forget_before(&mut self, first: u64) {
+        self.steps.retain(|step, _| step.round() == 0 || step.round() >= first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        message::{Content, Context, Head},
+        testing::{charter, identity},
+    };
+    use proptest::prelude::*;
+
+    fn says(author: usize, what: u64) -> Arc<Message> {
+        let context = Context::new(charter(4)).unwrap();
+        let head = Head { step: Step::Round(what), closed: Digest::ZERO, state: Digest::ZERO };
+        Arc::new(context.say(&identity(author), Digest::ZERO, 1, what, Content::Head(head)).unwrap())
+    }
+
+    #[test]
+    fn an_entry_goes_from_one_to_conflict_and_never_back() {
+        let mut set = StepSet::default();
+        assert_eq!(set.insert(says(0, 1)), Inserted::New);
+        assert_eq!(set.insert(says(0, 1)), Inserted::Duplicate);
+        assert_eq!(set.insert(says(0, 2)), Inserted::Conflict);
+        assert_eq!(set.insert(says(0, 1)), Inserted::Duplicate);
+        assert_eq!(set.insert(says(1, 1)), Inserted::New);
+        assert_eq!((set.len(), set.messages().count()), (1, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_arrival_does_not_matter(mut said in prop::collection::vec((0..4usize, 0..3u64), 0..12), swaps in prop::collection::vec(any::<(prop::sample::Index, prop::sample::Index)>(), 12)) {
+            let collect = |said: &[(usize, u64)]| {
+                let mut set = StepSet::default();
+                said.iter().for_each(|(author, what)| { set.insert(says(*author, *what)); });
+                (set.digest(), set.len())
+            };
+            let before = collect(&said);
+            if !said.is_empty() {
+                for (a, b) in swaps {
+                    let (a, b) = (a.index(said.len()), b.index(said.len()));
+                    said.swap(a, b);
+                }
+            }
+            prop_assert_eq!(before, collect(&said));
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The round machine: everything a node decides, as a pure function of what it is told.
+//!
+//! [`State::handle`] takes an [`Input`] and the time, and returns [`Output`]s: what to send, keep, compute, train and
+//! tell. It has no socket, clock, thread or file of its own; long computations leave it as a [`Job`] and come back as
+//! a [`Product`]. A whole network of states runs inside one test.
+//!
+//! One round: `Output::Train` -> `Input::Contribution` -> `Output::Keep`, then `Output::Publish` -> the others' updates
+//! as `Input::Message` -> closed when all expected members have delivered, or at the deadline with the quorum ->
+//! `Output::Compute(Job::Fold)` -> `Input::Computed` -> the next round. Nobody leads. Late updates within the horizon
+//! mark their round dirty and are folded in once, at the next close.
+
+mod job;
+mod state;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+pub use job::{Checkpoint, Closed, Job, Product, RoundSet};
+pub use state::{Saved, State};
+
+use crate::{
+    codec::Group,
+    genesis::{Kernels, Reference, Statistics},
+    message::{Batch, Kind, Message, Pull},
+    verdict::Verdict,
+};
+use heterotune_crypto::{Digest, NodeId};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Milliseconds since some moment that the caller chose; only differences count.
+pub type Now = u64;
+
+/// Names a message or question in a later output.
+pub type Ticket = u64;
+
+/// What a node is told.
+#[derive(Debug)]
+pub enum Input {
+    /// Begin.
+    Start,
+    /// Time has passed.
+    Tick,
+    /// A gossiped message came, sent on by `from`.
+    Message {
+        /// Comes back in [`Output::Judge`].
+        ticket: Ticket,
+        /// The peer it came from, not necessarily its author.
+        from: NodeId,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// The trainer has done what [`Output::Train`] asked for.
+    Contribution(Contribution),
+    /// A [`Job`] is done.
+    Computed(Product),
+    /// A member is connected.
+    Connected(NodeId),
+    /// It no longer is.
+    Disconnected(NodeId),
+    /// A peer asks for messages.
+    Asked {
+        /// Comes back in [`Output::Answer`].
+        ticket: Ticket,
+        /// What it asks for.
+        pull: Pull,
+    },
+    /// A peer answers an [`Output::Pull`].
+    Answered {
+        /// Who answers.
+        from: NodeId,
+        /// What it sends.
+        batch: Batch,
+    },
+    /// A peer does not answer an [`Output::Pull`].
+    Unanswered {
+        /// Who.
+        from: NodeId,
+    },
+}
+
+/// What a node is to do. Outputs of one input are in order: what follows a [`Output::Keep`] must wait until that is on
+/// disk, so that a node never says after a crash what contradicts what it said before.
+#[derive(Debug)]
+pub enum Output {
+    /// What became of a message.
+    Judge {
+        /// The message's ticket.
+        ticket: Ticket,
+        /// Whether to pass it on.
+        verdict: Verdict,
+    },
+    /// Gossip this.
+    Publish(Arc<Message>),
+    /// Write this message to disk.
+    Keep(Arc<Message>),
+    /// Write this state to disk; messages of rounds before `forget_before` may go.
+    Checkpoint {
+        /// The state.
+        checkpoint: Arc<Checkpoint>,
+        /// The first round still needed.
+        forget_before: u64,
+    },
+    /// Train, or measure.
+    Train(Work),
+    /// Compute this on another thread.
+    Compute(Job),
+    /// Ask a peer.
+    Pull {
+        /// Whom.
+        to: NodeId,
+        /// For what.
+        pull: Pull,
+    },
+    /// Answer a peer.
+    Answer {
+        /// The question's ticket.
+        ticket: Ticket,
+        /// The answer.
+        batch: Batch,
+    },
+    /// Something happened that people and logs should know.
+    Tell(Event),
+}
+
+/// Work for the trainer.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Measure the anchors' kernels; answer with [`Contribution::Kernels`].
+    Kernels,
+    /// Fit the private projections to the reference, or draw them where there is none. No answer.
+    Align(Option<Arc<Reference>>),
+    /// Measure the class statistics; answer with [`Contribution::Statistics`].
+    Statistics,
+    /// Train a round from this mixture; answer with [`Contribution::Update`].
+    Round {
+        /// The round.
+        round: u64,
+        /// The f32 view of the round's base mixture.
+        mixture: Vec<Vec<f32>>,
+    },
+    /// The last round is closed: this is the network's mixture. No answer.
+    Finish {
+        /// The round that does not come any more.
+        round: u64,
+        /// The f32 view of the final mixture.
+        mixture: Vec<Vec<f32>>,
+    },
+}
+
+/// What the trainer delivers.
+#[derive(Debug)]
+pub enum Contribution {
+    /// Its anchor kernels.
+    Kernels(Kernels),
+    /// Its class statistics.
+    Statistics(Statistics),
+    /// Its update.
+    Update {
+        /// The round it was trained for.
+        round: u64,
+        /// The groups, on the codec's grid.
+        groups: Vec<Group>,
+    },
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// This node said something.
+    Published {
+        /// What.
+        kind: Kind,
+        /// For which round.
+        round: u64,
+        /// How long the message is.
+        bytes: usize,
+        /// Its payload.
+        payload: Digest,
+    },
+    /// A valid, new message came.
+    Received {
+        /// What it is.
+        kind: Kind,
+        /// For which round.
+        round: u64,
+        /// Who said it.
+        author: NodeId,
+        /// Who sent it on.
+        from: NodeId,
+        /// How long it is.
+        bytes: usize,
+        /// Its payload.
+        payload: Digest,
+    },
+    /// A message was refused.
+    Refused {
+        /// Why, in words.
+        reason: String,
+        /// Who sent it on.
+        from: NodeId,
+        /// How long it is.
+        bytes: usize,
+    },
+    /// An author has said two different things in one step; neither counts.
+    Conflict {
+        /// Who.
+        author: NodeId,
+        /// Of what kind.
+        kind: Kind,
+        /// In which round.
+        round: u64,
+    },
+    /// The network has its reference and its starting readout.
+    Genesis {
+        /// The id that every later signature names.
+        genesis_id: Digest,
+        /// Founders whose kernels or statistics were left out.
+        left_out: Vec<NodeId>,
+    },
+    /// A round is open.
+    RoundOpened {
+        /// Which.
+        round: u64,
+    },
+    /// A round is closed, or closed again with late updates.
+    RoundClosed {
+        /// Which.
+        round: u64,
+        /// Updates in it.
+        updates: usize,
+        /// L2 norm of the fused update.
+        update_norm: f64,
+        /// L2 norm of all branches afterwards.
+        branch_norm: f64,
+        /// Mean cosine between the updates.
+        agreement: f64,
+        /// Members whose updates were screened out.
+        left_out: Vec<NodeId>,
+        /// The mixture that came out.
+        mixture_hash: Digest,
+    },
+    /// A step's deadline has passed without these members.
+    DeadlineMissed {
+        /// The step's round; 0 in genesis.
+        round: u64,
+        /// Who has not delivered.
+        missing: Vec<NodeId>,
+    },
+    /// A peer that closed the same rounds holds another state: the sets differ, or somebody computes wrongly.
+    StateDiffers {
+        /// Who.
+        peer: NodeId,
+        /// The open round.
+        round: u64,
+    },
+    /// Something this node wanted to say does not fit into a message.
+    Unsayable {
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,404 @@
+//! Whole networks of states in one thread: messages are delivered in an order drawn from a seed, late, twice or never.
+
+use super::*;
+use crate::{
+    charter::Charter,
+    codec::quantise,
+    message::{Context, Step},
+    testing::{charter, identity},
+    verdict::{Reason, Verdict},
+};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, VecDeque};
+
+/// A small generator of repeatable numbers (Steele, Lea and Flood 2014: SplitMix64).
+struct Draws(u64);
+
+impl Draws {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    /// From -1 to 1.
+    fn value(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+}
+
+/// What a node would measure and train, made up from its number and the round alone.
+fn made_up(charter: &Charter, node: usize, work: &Work) -> Option<Contribution> {
+    let anchors = usize::from(charter.anchors.count);
+    let mut draws = Draws(node as u64 * 1_000 + 1);
+    match work {
+        Work::Kernels => {
+            let mut kernel = || {
+                let mut features: Vec<f64> = (0..anchors * 6).map(|_| draws.value()).collect();
+                for column in 0..6 {
+                    let mean = (0..anchors).map(|row| features[row * 6 + column]).sum::<f64>() / anchors as f64;
+                    (0..anchors).for_each(|row| features[row * 6 + column] -= mean);
+                }
+                let norm: f64 = features.iter().map(|value| value * value).sum();
+                let dot = |a: usize, b: usize| (0..6).map(|c| features[a * 6 + c] * features[b * 6 + c]).sum::<f64>();
+                (0..anchors * anchors).map(|at| dot(at / anchors, at % anchors) / norm).collect()
+            };
+            let spaces: Vec<Vec<f64>> = (0..charter.adapter.slots).map(|_| kernel()).collect();
+            Some(Contribution::Kernels(Kernels::from_features(charter, &spaces).unwrap()))
+        }
+        Work::Statistics => {
+            let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+            let (mut sums, mut gram) = (vec![0.0; labels * width], vec![0.0; width * width]);
+            for sample in 0..5 * labels {
+                let code: Vec<f64> = (0..width).map(|_| draws.value()).collect();
+                for a in 0..width {
+                    sums[sample % labels * width + a] += code[a];
+                    (0..width).for_each(|b| gram[a * width + b] += code[a] * code[b]);
+                }
+            }
+            Some(Contribution::Statistics(Statistics::from_values(charter, &vec![5; labels], &sums, &gram).unwrap()))
+        }
+        Work::Round { round, mixture } => Some(update(charter, node, *round, mixture)),
+        Work::Align(_) | Work::Finish { .. } => None,
+    }
+}
+
+fn update(charter: &Charter, node: usize, round: u64, mixture: &[Vec<f32>]) -> Contribution {
+    let mut draws = Draws(node as u64 * 1_000_000 + round);
+    let group = |base: &Vec<f32>| {
+        let delta: Vec<f32> = base.iter().map(|value| draws.value() as f32 * 0.1 - value * 0.01).collect();
+        quantise(&charter.codec, &delta)
+    };
+    Contribution::Update { round, groups: mixture.iter().map(group).collect() }
+}
+
+/// Something under way to a node.
+enum Parcel {
+    Gossip(NodeId, Vec<u8>),
+    Question(NodeId, Pull),
+    Answer(NodeId, Batch),
+    Done(Contribution),
+    Product(Product),
+}
+
+struct World {
+    charter: Charter,
+    states: Vec<State>,
+    under_way: VecDeque<(usize, Parcel)>,
+    events: Vec<Vec<Event>>,
+    disks: Vec<Saved>,
+    draws: Draws,
+    now: Now,
+    /// Gossip lost, of 100.
+    loss: usize,
+    /// Nodes that are switched off.
+    off: Vec<bool>,
+}
+
+impl World {
+    fn new(charter: Charter, seed: u64, loss: usize) -> Self {
+        let count = charter.founders.len();
+        let mut world = Self {
+            states: Vec::new(),
+            under_way: VecDeque::new(),
+            events: vec![Vec::new(); count],
+            disks: (0..count).map(|_| Saved::default()).collect(),
+            draws: Draws(seed),
+            now: 1_000,
+            loss,
+            off: vec![false; count],
+            charter,
+        };
+        for node in 0..count {
+            let context = Context::new(world.charter.clone()).unwrap();
+            world.states.push(State::new(context, identity(node), Saved::default()));
+        }
+        (0..count).for_each(|node| world.switch_on(node));
+        world
+    }
+
+    fn switch_on(&mut self, node: usize) {
+        self.off[node] = false;
+        self.tell(node, Input::Start);
+        for other in 0..self.states.len() {
+            if other != node && !self.off[other] {
+                self.tell(node, Input::Connected(identity(other).id()));
+                self.tell(other, Input::Connected(identity(node).id()));
+            }
+        }
+    }
+
+    /// A node dies and comes back with nothing but its disk.
+    fn restart(&mut self, node: usize) {
+        let saved =
+            Saved { messages: self.disks[node].messages.clone(), checkpoints: self.disks[node].checkpoints.clone() };
+        self.under_way.retain(|(to, _)| *to != node);
+        (0..self.states.len()).for_each(|other| self.tell(other, Input::Disconnected(identity(node).id())));
+        self.states[node] = State::new(Context::new(self.charter.clone()).unwrap(), identity(node), saved);
+        self.switch_on(node);
+    }
+
+    fn tell(&mut self, node: usize, input: Input) {
+        let outputs = self.states[node].handle(input, self.now);
+        self.perform(node, outputs);
+    }
+
+    fn perform(&mut self, node: usize, outputs: Vec<Output>) {
+        let me = identity(node).id();
+        for output in outputs {
+            match output {
+                Output::Publish(message) => {
+                    for other in 0..self.states.len() {
+                        if other != node && self.draws.below(100) >= self.loss {
+                            self.under_way.push_back((other, Parcel::Gossip(me, message.bytes.clone())));
+                        }
+                    }
+                }
+                Output::Keep(message) => self.disks[node].messages.push(message.bytes.clone()),
+                Output::Checkpoint { checkpoint, .. } => self.disks[node].checkpoints.push((*checkpoint).clone()),
+                Output::Train(work) => {
+                    if let Some(done) = made_up(&self.charter, node, &work) {
+                        self.under_way.push_back((node, Parcel::Done(done)));
+                    }
+                }
+                Output::Compute(job) => self.under_way.push_back((node, Parcel::Product(job.run(1)))),
+                Output::Pull { to, pull } => {
+                    let to = self.index(&to);
+                    self.under_way.push_back((to, Parcel::Question(me, pull)));
+                }
+                Output::Answer { ticket, batch } => {
+                    self.under_way.push_back((ticket as usize, Parcel::Answer(me, batch)));
+                }
+                Output::Tell(event) => self.events[node].push(event),
+                Output::Judge { .. } => {}
+            }
+        }
+    }
+
+    fn index(&self, node: &NodeId) -> usize {
+        self.charter.founders.iter().position(|founder| founder == node).unwrap()
+    }
+
+    /// Delivers one parcel out of order, or lets time pass if none is under way.
+    fn step(&mut self) {
+        if self.under_way.is_empty() || self.draws.below(20) == 0 {
+            self.now += 300;
+            (0..self.states.len())
+                .filter(|node| !self.off[*node])
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|node| self.tell(node, Input::Tick));
+            return;
+        }
+        let at = self.draws.below(self.under_way.len());
+        let Some((to, parcel)) = self.under_way.remove(at) else { return };
+        if self.off[to] {
+            return;
+        }
+        match parcel {
+            Parcel::Gossip(from, bytes) => self.tell(to, Input::Message { ticket: 0, from, bytes }),
+            Parcel::Question(from, pull) => {
+                let ticket = self.index(&from) as u64;
+                self.tell(to, Input::Asked { ticket, pull });
+            }
+            Parcel::Answer(from, batch) => self.tell(to, Input::Answered { from, batch }),
+            Parcel::Done(contribution) => self.tell(to, Input::Contribution(contribution)),
+            Parcel::Product(product) => self.tell(to, Input::Computed(product)),
+        }
+    }
+
+    fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        for _ in 0..200_000 {
+            if done(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("never {what}; the steps are {:?}", self.states.iter().map(State::step).collect::<Vec<_>>());
+    }
+
+    fn run_to_the_end(&mut self) -> Digest {
+        self.run_until("finished with one state", |world| {
+            let on: Vec<_> =
+                world.states.iter().zip(&world.off).filter(|(_, off)| !**off).map(|(state, _)| state).collect();
+            let digest = on[0].checkpoint().map(|checkpoint| checkpoint.digest());
+            on.iter()
+                .all(|state| state.is_finished() && state.checkpoint().map(|checkpoint| checkpoint.digest()) == digest)
+        });
+        self.states.iter().zip(&self.off).find(|(_, off)| !**off).unwrap().0.checkpoint().unwrap().digest()
+    }
+}
+
+fn strict(nodes: usize) -> Charter {
+    let mut charter = charter(nodes);
+    charter.rounds.quorum = nodes as u16;
+    charter
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    /// Neither order, nor loss, nor repetition matter once all updates are in.
+    #[test]
+    fn all_nodes_end_with_the_same_state(seed: u64, loss in 0..70usize) {
+        let undisturbed = World::new(strict(4), 1, 0).run_to_the_end();
+        prop_assert_eq!(World::new(strict(4), seed, loss).run_to_the_end(), undisturbed);
+    }
+
+    /// A node that dies at any instant and comes back with its disk ends where it would have ended.
+    #[test]
+    fn a_restarted_node_resumes(seed: u64, at in 0..400usize, again in 0..200usize) {
+        let undisturbed = World::new(strict(3), 1, 0).run_to_the_end();
+        let mut world = World::new(strict(3), seed, 20);
+        (0..at).for_each(|_| world.step());
+        world.restart(1);
+        (0..again).for_each(|_| world.step());
+        world.restart(1);
+        prop_assert_eq!(world.run_to_the_end(), undisturbed);
+        let conflicts = world.events.iter().flatten().filter(|event| matches!(event, Event::Conflict { .. })).count();
+        prop_assert_eq!(conflicts, 0);
+    }
+
+    /// Rounds close at their deadline with the quorum, and a member that comes back catches up.
+    #[test]
+    fn the_quorum_goes_on_without_an_absent_member(seed: u64) {
+        let mut charter = charter(4);
+        charter.rounds.quorum = 3;
+        charter.rounds.total = 6;
+        // Beyond the horizon late updates are void, and nothing but seals can make all agree on which were late.
+        charter.rounds.horizon = 8;
+        let mut world = World::new(charter, seed, 10);
+        world.run_until("in round 2", |world| world.states.iter().all(|state| state.step() >= Step::Round(2)));
+        world.off[3] = true;
+        (0..3).for_each(|node| world.tell(node, Input::Disconnected(identity(3).id())));
+        world.run_until("in round 5", |world| world.states[..3].iter().all(|state| state.step() >= Step::Round(5)));
+        world.restart(3);
+        world.run_to_the_end();
+        let missed = world.events[..3].iter().flatten().filter(|event| matches!(event, Event::DeadlineMissed { .. })).count();
+        prop_assert!(missed >= 1, "nobody noticed that a member was absent");
+    }
+}
+
+/// A node in round 1 of a network of two, and the other's identity.
+fn in_round_one() -> World {
+    let mut charter = charter(2);
+    charter.rounds.quorum = 1;
+    charter.rounds.total = 5;
+    charter.rounds.horizon = 1;
+    let mut world = World::new(charter, 3, 0);
+    world.run_until("in round 1", |world| world.states.iter().all(|state| state.step() == Step::Round(1)));
+    world
+}
+
+fn judged(world: &mut World, bytes: Vec<u8>) -> Verdict {
+    let from = identity(1).id();
+    let outputs = world.states[0].handle(Input::Message { ticket: 9, from, bytes }, world.now);
+    let judge = outputs.iter().find_map(|output| match output {
+        Output::Judge { ticket: 9, verdict } => Some(verdict.clone()),
+        _ => None,
+    });
+    world.perform(0, outputs);
+    judge.unwrap()
+}
+
+fn says(world: &World, round: u64, node: usize, groups: Vec<Group>) -> Vec<u8> {
+    let genesis = world.states[0].genesis;
+    let context = Context::new(world.charter.clone()).unwrap();
+    let content = crate::message::Content::Update(groups);
+    context.say(&identity(node), genesis, round, 99, content).unwrap().bytes
+}
+
+fn groups(world: &World, seed: usize) -> Vec<Group> {
+    let mixture = world.states[0].checkpoint().unwrap().mixture.view(-40);
+    match update(&world.charter, seed, 1, &mixture) {
+        Contribution::Update { groups, .. } => groups,
+        _ => unreachable!(),
+    }
+}
+
+#[test]
+fn two_things_said_in_one_step_are_a_conflict_whichever_comes_first() {
+    let (mut one, mut other) = (in_round_one(), in_round_one());
+    let (first, second) = (says(&one, 1, 1, groups(&one, 5)), says(&one, 1, 1, groups(&one, 6)));
+    for (world, order) in [(&mut one, [&first, &second]), (&mut other, [&second, &first])] {
+        world.under_way.clear();
+        for bytes in order {
+            assert_eq!(judged(world, bytes.clone()), Verdict::Accept);
+        }
+    }
+    let digest = |world: &World| world.states[0].ledger.get(Step::Round(1)).unwrap().digest();
+    assert_eq!(digest(&one), digest(&other));
+    assert!(
+        one.states[0].ledger.get(Step::Round(1)).unwrap().counting().all(|m| m.signed.author() != identity(1).id())
+    );
+}
+
+#[test]
+fn what_does_not_belong_is_refused_and_changes_nothing() {
+    let mut world = in_round_one();
+    let before = world.states[0].checkpoint().unwrap().digest();
+    let good = says(&world, 1, 1, groups(&world, 5));
+
+    let mut forged = good.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(judged(&mut world, forged), Verdict::Reject(Reason::Forged));
+    let stranger = says(&world, 1, 7, groups(&world, 5));
+    assert!(matches!(judged(&mut world, stranger), Verdict::Reject(Reason::NotAMember { .. })));
+    let early = says(&world, 9, 1, groups(&world, 5));
+    assert!(matches!(judged(&mut world, early), Verdict::Ignore(Reason::Early { round: 9, open: 1 })));
+    let mut few = groups(&world, 5);
+    few.pop();
+    let misshapen = says(&world, 1, 1, few);
+    assert!(matches!(judged(&mut world, misshapen), Verdict::Reject(Reason::Update(_))));
+    assert!(matches!(judged(&mut world, vec![0; limits_max() + 1]), Verdict::Reject(Reason::Malformed(_))));
+    assert!(matches!(judged(&mut world, good[..good.len() - 1].to_vec()), Verdict::Reject(Reason::Malformed(_))));
+    let trailing = [&good[..], &[0]].concat();
+    assert!(matches!(judged(&mut world, trailing), Verdict::Reject(Reason::Malformed(_))));
+
+    let mut elsewhere = world.charter.clone();
+    elsewhere.nonce = 1;
+    let context = Context::new(elsewhere).unwrap();
+    let content = crate::message::Content::Update(groups(&world, 5));
+    let replayed = context.say(&identity(1), world.states[0].genesis, 1, 99, content.clone()).unwrap().bytes;
+    assert!(matches!(judged(&mut world, replayed), Verdict::Reject(Reason::OtherNetwork { .. })));
+    let context = Context::new(world.charter.clone()).unwrap();
+    let replayed = context.say(&identity(1), Digest::ZERO, 1, 99, content).unwrap().bytes;
+    assert!(matches!(judged(&mut world, replayed), Verdict::Ignore(Reason::OtherGenesis { .. })));
+    assert_eq!(world.states[0].checkpoint().unwrap().digest(), before);
+
+    assert_eq!(judged(&mut world, good.clone()), Verdict::Accept);
+    assert_eq!(judged(&mut world, good.clone()), Verdict::Ignore(Reason::Duplicate));
+    world.run_until("in round 4", |world| world.states[0].step() == Step::Round(4));
+    assert!(matches!(judged(&mut world, good), Verdict::Ignore(Reason::Stale { round: 1, open: 4 })));
+}
+
+fn limits_max() -> usize {
+    crate::limits::MESSAGE_BYTES_MAX
+}
+
+proptest! {
+    /// No bytes make the machine panic, and none but a member's signed ones are accepted.
+    #[test]
+    fn noise_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), flips in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 1..4)) {
+        let mut world = in_round_one();
+        prop_assert!(matches!(judged(&mut world, bytes), Verdict::Reject(_)));
+        let mut near = says(&world, 1, 1, groups(&world, 5));
+        let whole = near.clone();
+        flips.iter().for_each(|(at, with)| { let at = at.index(near.len()); near[at] ^= with; });
+        if near != whole {
+            prop_assert!(judged(&mut world, near) != Verdict::Accept);
+        }
+    }
+}
+
+#[test]
+fn all_keys_of_the_world_are_different() {
+    let keys: BTreeMap<_, _> = (0..8).map(|node| (identity(node).id(), node)).collect();
+    assert_eq!(keys.len(), 8);
+}

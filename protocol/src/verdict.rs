@@ -1,0 +1,107 @@
+//! What a node thinks of a message, and why.
+
+use crate::{charter::NetworkId, codec::CodecError, genesis::GenesisError, message::Kind, wire::WireError};
+use heterotune_crypto::{Digest, NodeId, SignedError};
+
+/// What is to become of a message. Maps one to one to gossip's acceptance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Valid and new: pass it on.
+    Accept,
+    /// Not wanted, but an honest peer may have sent it on: don't, and hold it against nobody.
+    Ignore(Reason),
+    /// No honest peer passes this on.
+    Reject(Reason),
+}
+
+impl From<Reason> for Verdict {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Duplicate | Reason::Stale { .. } | Reason::Early { .. } | Reason::OtherGenesis { .. } => {
+                Verdict::Ignore(reason)
+            }
+            _ => Verdict::Reject(reason),
+        }
+    }
+}
+
+/// Why a message is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Not a message at all.
+    #[error("malformed: {0}")]
+    Malformed(#[from] WireError),
+    /// Another version of the protocol.
+    #[error("other version: the sender speaks version {version} of the protocol")]
+    OtherVersion {
+        /// The version it claims.
+        version: u16,
+    },
+    /// Another network's.
+    #[error("other network: it belongs to {network}")]
+    OtherNetwork {
+        /// The network it names.
+        network: NetworkId,
+    },
+    /// The author is not in the charter.
+    #[error("not a member: {author} is not among the founders")]
+    NotAMember {
+        /// Who claims to have said it.
+        author: NodeId,
+    },
+    /// Said under another genesis.
+    #[error("other genesis: it was said under {genesis}")]
+    OtherGenesis {
+        /// The genesis it names.
+        genesis: Digest,
+    },
+    /// The signature does not verify.
+    #[error("forged: the signature does not verify")]
+    Forged,
+    /// A round that this kind of message cannot belong to.
+    #[error("malformed: {kind} of round {round}")]
+    WrongRound {
+        /// What it is.
+        kind: Kind,
+        /// The round it names.
+        round: u64,
+    },
+    /// Too old to count.
+    #[error("stale: round {round} is closed and beyond the horizon, the open round is {open}")]
+    Stale {
+        /// Its round.
+        round: u64,
+        /// Ours.
+        open: u64,
+    },
+    /// Too far ahead to be kept.
+    #[error("early: round {round} is too far ahead, the open round is {open}")]
+    Early {
+        /// Its round.
+        round: u64,
+        /// Ours.
+        open: u64,
+    },
+    /// Held already.
+    #[error("duplicate")]
+    Duplicate,
+    /// The author has said two different things in one step.
+    #[error("equivocation: {author} has said two different things in one step")]
+    Equivocation {
+        /// Who.
+        author: NodeId,
+    },
+    /// An update of another shape, or out of range.
+    #[error(transparent)]
+    Update(#[from] CodecError),
+    /// Kernels or statistics that cannot be what they claim.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+}
+
+impl From<SignedError> for Reason {
+    fn from(_: SignedError) -> Self {
+        Reason::Forged
+    }
+}

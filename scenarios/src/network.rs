@@ -1,0 +1,183 @@
+//! One network, run from its start to its end as processes on this machine.
+
+use crate::{
+    RunError, Scenario, check,
+    history::{History, Trouble},
+    process::{POLL_INTERVAL, Process},
+    progress::Progress,
+};
+use heterotune_crypto::NodeId;
+use heterotune_protocol::charter::Charter;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long no node may report anything. Rounds have their own deadline; this is for what has none.
+const SILENCE_MAX: Duration = Duration::from_secs(180);
+
+/// What to run.
+pub(crate) struct Plan<'a> {
+    /// The program.
+    pub(crate) binary: &'a Path,
+    /// The scenario.
+    pub(crate) scenario: &'a Scenario,
+    /// The seed.
+    pub(crate) seed: u64,
+    /// Where the scenario's relative paths start.
+    pub(crate) inputs: &'a Path,
+    /// The folder of the dealt data.
+    pub(crate) data: &'a Path,
+    /// Where the network's charter and nodes go.
+    pub(crate) folder: &'a Path,
+    /// What the nodes agree on.
+    pub(crate) charter: &'a Charter,
+    /// Whether each node also measures how good it is by itself.
+    pub(crate) alone: bool,
+}
+
+/// Runs a network to its end and returns what its nodes reported.
+pub(crate) fn run(plan: &Plan<'_>, progress: &mut Progress<'_>) -> Result<Vec<History>, RunError> {
+    let mut network = Network { plan, processes: Vec::new(), histories: Vec::new(), heard: Instant::now() };
+    let count = plan.scenario.nodes.len();
+    network.start(&[])?;
+    network.wait("the first node starts", |node| {
+        address(node, "/tcp/").is_some() && address(node, "/quic-v1").is_some()
+    })?;
+    let first = network.histories.first().cloned().unwrap_or_default();
+    for index in 1..count {
+        let transport = if index % 2 == 1 { "/quic-v1" } else { "/tcp/" };
+        network.start(address(&first, transport).as_slice())?;
+    }
+    network.wait("the nodes start", |node| node.backbone.is_some() && !node.addresses.is_empty())?;
+    progress.phase(&format!("started    {count} processes, logs in {}", network.logs().display()));
+    network.wait("the nodes connect", |node| count == 1 || !node.peers.is_empty())?;
+    progress.phase("connected  over TCP and QUIC on the loopback");
+    network.wait("the nodes align", |node| node.genesis.is_some() && node.accuracies.contains_key(&0))?;
+    check::genesis(&network.histories)?;
+    progress.aligned(&network.histories);
+    for round in 1..=plan.charter.rounds.total {
+        let done = |node: &History| node.rounds.contains_key(&round) && node.accuracies.contains_key(&round);
+        network.wait(&format!("round {round} runs"), done)?;
+        check::round(round, plan.charter, &network.histories)?;
+        progress.round(round, plan.scenario, plan.charter, &network.histories);
+    }
+    network.wait("the nodes finish", |node| node.finished.is_some() && (!plan.alone || node.alone.is_some()))?;
+    check::finished(plan.charter, &network.histories)?;
+    Ok(network.end())
+}
+
+/// The first of a node's addresses with this transport.
+fn address(node: &History, transport: &str) -> Option<String> {
+    node.addresses.iter().find(|address| address.contains(transport)).cloned()
+}
+
+struct Network<'a> {
+    plan: &'a Plan<'a>,
+    /// Dropping it ends them all, whatever the reason.
+    processes: Vec<Process>,
+    histories: Vec<History>,
+    /// When a node last reported something.
+    heard: Instant,
+}
+
+impl Network<'_> {
+    fn logs(&self) -> PathBuf {
+        self.plan.folder.join("nodes")
+    }
+
+    /// Starts the next node of the scenario.
+    fn start(&mut self, peers: &[String]) -> Result<(), RunError> {
+        let plan = self.plan;
+        let Some(node) = plan.scenario.nodes.get(self.processes.len()) else { return Ok(()) };
+        let folder = self.logs().join(&node.name);
+        let train = &plan.scenario.train;
+        let mut arguments: Vec<OsString> = vec!["run".into()];
+        let mut set = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+        set("--state", folder.clone().into());
+        set("--charter", plan.folder.join("charter.toml").into());
+        set("--backbone", plan.inputs.join(&node.backbone).into());
+        set("--data", plan.data.join(&node.name).into());
+        set("--listen", "/ip4/127.0.0.1/tcp/0".into());
+        set("--listen", "/ip4/127.0.0.1/udp/0/quic-v1".into());
+        peers.iter().for_each(|peer| set("--peer", peer.into()));
+        // One compute thread a node: sums of floats don't depend on how work was shared out.
+        set("--threads", "1".into());
+        set("--steps", train.steps.to_string().into());
+        set("--batch", train.batch.to_string().into());
+        set("--rate", train.rate.to_string().into());
+        set("--seed", plan.seed.to_string().into());
+        set("--scenario", format!("{}/{}", plan.seed, node.name).into());
+        if plan.alone {
+            arguments.push("--alone".into());
+        }
+        self.processes.push(Process::start(plan.binary, &node.name, &folder, arguments)?);
+        self.histories.push(History::new(&node.name));
+        Ok(())
+    }
+
+    /// Follows the started nodes until all are `done` with a `phase`.
+    fn wait(&mut self, phase: &str, done: impl Fn(&History) -> bool) -> Result<(), RunError> {
+        loop {
+            self.look()?;
+            if self.histories.iter().all(&done) {
+                return Ok(());
+            }
+            if self.heard.elapsed() > SILENCE_MAX {
+                return Err(RunError::Stalled {
+                    seconds: SILENCE_MAX.as_secs(),
+                    phase: phase.into(),
+                    logs: self.logs(),
+                });
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Takes in what the nodes reported since the last look.
+    fn look(&mut self) -> Result<(), RunError> {
+        let logs = self.logs();
+        for (process, history) in self.processes.iter_mut().zip(&mut self.histories) {
+            // Before its events are read: what it wrote before its end is then all there.
+            let ended = process.ended();
+            for event in process.events.new_events()? {
+                self.heard = Instant::now();
+                history.add(event).map_err(|trouble| match trouble {
+                    Trouble::Error(message) => {
+                        RunError::Reported { node: history.name.clone(), message, log: process.log() }
+                    }
+                    Trouble::DeadlineMissed { round, missing } => RunError::DeadlineMissed {
+                        node: history.name.clone(),
+                        round,
+                        missing: names(self.plan.scenario, self.plan.charter, &missing),
+                        logs: logs.clone(),
+                    },
+                })?;
+            }
+            match ended {
+                Some(status) if !status.success() || history.finished.is_none() => return Err(process.died(status)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all processes in an orderly way.
+    fn end(mut self) -> Vec<History> {
+        self.processes.iter_mut().for_each(Process::ask_to_end);
+        let asked = Instant::now();
+        self.processes.iter_mut().for_each(|process| process.wait_for_end(asked));
+        std::mem::take(&mut self.histories)
+    }
+}
+
+/// The nodes' names; founders are in the scenario's order.
+pub(crate) fn names(scenario: &Scenario, charter: &Charter, ids: &[NodeId]) -> String {
+    let name = |id: &NodeId| {
+        let index = charter.founders.iter().position(|founder| founder == id)?;
+        Some(scenario.nodes.get(index)?.name.clone())
+    };
+    ids.iter().map(|id| name(id).unwrap_or_else(|| id.short())).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,113 @@
+//! Runs a scenario: deals the data, writes the charter, runs the network and its variants, writes what came of it.
+
+use crate::{
+    Data, Deal, RunError, Scenario, embedded,
+    folder::{self, Folder},
+    network::{self, Plan},
+    progress::Progress,
+    report::Report,
+    summary::{AblationSummary, Summary},
+};
+use heterotune_protocol::charter::Charter;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// How a scenario is to be run.
+pub struct Runner<'a> {
+    /// The `heterotune` program, which every node is a process of.
+    pub binary: PathBuf,
+    /// Where everything goes: a new folder, or one from an earlier run, which is emptied.
+    pub out: PathBuf,
+    /// The seed of every random choice, usually [`Scenario::seed`].
+    pub seed: u64,
+    /// Whether the scenario's variants are run, too.
+    pub ablation: bool,
+    /// Where progress is printed, usually stderr.
+    pub progress: &'a mut dyn Write,
+}
+
+impl Runner<'_> {
+    /// Runs `scenario` and leaves `summary.json` and `report.html` in the output folder. When it returns, however it
+    /// does, no process of it is left.
+    ///
+    /// # Errors
+    /// The first thing that keeps the scenario from running as it should.
+    pub fn run(self, scenario: &Scenario) -> Result<Summary, RunError> {
+        let Self { binary, out, seed, ablation, progress } = self;
+        if i64::try_from(seed).is_err() {
+            return Err(RunError::Encode { what: "the seed", message: "it must be below 2^63".into() });
+        }
+        let mut progress = Progress::new(progress);
+        let mut taken = Folder::take(&out)?;
+        let inputs = inputs(scenario, taken.path())?;
+        let data = Data::from_file(&inputs.join(&scenario.data.file))?;
+        let deal = Deal::draw(scenario, &data, seed)?;
+        // All that can be wrong with the scenario's files is found by now: an earlier run's results may go.
+        taken.empty(&scenario.source)?;
+        let out = taken.path();
+        let dealt = out.join("data");
+        let anchors = deal.write(&data, &dealt)?;
+        let charter = |variant| scenario.charter(seed, deal.labels.clone(), anchors.clone(), variant);
+
+        let main = charter(None)?;
+        let id = main.id()?;
+        progress.line(&format!(
+            "{}: {} nodes, seed {seed}, network {}\n",
+            scenario.name,
+            deal.shares.len(),
+            id.0.short()
+        ));
+        progress.deal(scenario, &deal);
+        let network = |charter: &Charter, folder: &Path, alone, progress: &mut Progress<'_>| {
+            let text = toml::to_string(charter)
+                .map_err(|error| RunError::Encode { what: "the charter", message: error.to_string() })?;
+            folder::write(&folder.join("charter.toml"), text.as_bytes())?;
+            let plan = Plan { binary: &binary, scenario, seed, inputs: &inputs, data: &dealt, folder, charter, alone };
+            network::run(&plan, progress)
+        };
+        let started = progress.seconds();
+        let histories = network(&main, out, true, &mut progress)?;
+        let wall_s = progress.seconds() - started;
+        let mut summary = Summary::new(scenario, id, wall_s, &histories, &out.join("nodes"))?;
+
+        for variant in scenario.ablations.iter().filter(|_| ablation) {
+            let of = if variant.network.is_empty() {
+                AblationSummary::new(&variant.name, &histories)
+            } else {
+                progress.line(&format!("\nablation {}", variant.name));
+                let folder = out.join("ablation").join(&variant.name);
+                AblationSummary::new(&variant.name, &network(&charter(Some(variant))?, &folder, false, &mut progress)?)
+            };
+            summary.ablation.push(of);
+        }
+
+        folder::write(&out.join("summary.json"), (summary.to_json()? + "\n").as_bytes())?;
+        let report = Report { charter: &main, deal: &deal, histories: &histories, summary: &summary };
+        folder::write(&out.join("report.html"), report.to_html().as_bytes())?;
+        progress.line(&format!("\nreport: {}\n", out.join("report.html").display()));
+        Ok(summary)
+    }
+}
+
+/// Where the scenario's relative paths start, once all that it names is there.
+fn inputs(scenario: &Scenario, out: &Path) -> Result<PathBuf, RunError> {
+    let inputs = match &scenario.folder {
+        // Nodes may run elsewhere: only absolute paths mean the same to them.
+        Some(folder) => {
+            std::path::absolute(folder).map_err(|source| RunError::Read { path: folder.clone(), source })?
+        }
+        None => {
+            embedded::write(&out.join("inputs"))?;
+            out.join("inputs")
+        }
+    };
+    for node in &scenario.nodes {
+        let path = inputs.join(&node.backbone);
+        if !path.join("config.json").is_file() {
+            return Err(RunError::Backbone { node: node.name.clone(), path });
+        }
+    }
+    Ok(inputs)
+}
