@@ -1,1 +1,27 @@
-//! stub
+//! A node of a HeteroTune network, and the parts it is made of.
+//!
+//! # Layout
+//! - [`runtime`]: one select loop that carries what happens to `heterotune_protocol::round::State` and back
+//! - [`net`]: the libp2p swarm; [`store`], [`disk`], [`events`]: the state folder; [`config`]: files people write
+//! - [`backbone`]: frozen pretrained models, a family a file; [`dema`]: adapters, projections, alignment;
+//!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
+//!   [`trainer`]: its thread
+//! - [`cli`]: the binary's verbs, one a file
+//!
+//! The two types to know are [`runtime::Options`] (what a node is) and [`train::Learner`] (what it learns with).
+//!
+//! # What never comes in
+//! Decisions: what counts, when a round closes and how updates fuse is `heterotune_protocol`'s. This crate never fuses.
+
+pub mod backbone;
+pub mod cli;
+pub mod config;
+pub mod dema;
+pub mod disk;
+pub mod events;
+pub mod net;
+pub mod ops;
+pub mod runtime;
+pub mod store;
+pub mod train;
+pub mod trainer;

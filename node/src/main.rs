@@ -1,2 +1,15 @@
-//! stub
-fn main() {}
+//! The program `heterotune`.
+
+use clap::Parser;
+use heterotune::cli::Cli;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("heterotune: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

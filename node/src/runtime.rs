@@ -98,7 +98,7 @@ pub async fn run(options: Options) -> Result<()> {
         let (options, charter) = (options.clone(), charter.clone());
         let private = options.state.join("private.safetensors");
         Trainer::start(charter.clone(), private, options.alone, report_sender, move || {
-            Learner::load(&options.backbone, &options.data, &charter, options.training)
+            Ok(Learner::load(&options.backbone, &options.data, &charter, options.training)?)
         })?
     };
     let node = Node {

@@ -115,7 +115,10 @@ impl Thread {
     fn work(&mut self, work: Work) -> Result<()> {
         match work {
             Work::Kernels => {
-                let kernels = Kernels::from_features(&self.charter, &self.learner.kernels()?)?;
+                let mut kernels = self.learner.kernels()?;
+                // The end's is the last slot's.
+                kernels.truncate(self.charter.adapter.slots.into());
+                let kernels = Kernels::from_features(&self.charter, &kernels)?;
                 self.report(Report::Contribution(Contribution::Kernels(kernels), None))
             }
             Work::Align(reference) => self.align(reference.as_deref()),

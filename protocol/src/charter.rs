@@ -244,7 +244,7 @@ impl Charter {
                 norms: Norms::Kept,
                 screen: true,
                 statistics_screen: true,
-                max_liars_ppm: 333_333,
+                max_liars_ppm: 333_334,
             },
             codec: Codec { kind: CodecKind::Q8, exponent_min: -40, exponent_max: 8 },
             rounds: Rounds { total: 10, quorum, deadline_ms: 600_000, horizon: 4, closing: Closing::Everyone },
@@ -337,6 +337,16 @@ impl Charter {
             0,
             size(limits::PAYLOAD_BYTES_MAX) - 512,
         )?;
+
+        if adapter.readout == Readout::Statistics {
+            let bytes = crate::genesis::Statistics::bytes_max(self);
+            within(
+                "the bytes of the class statistics (from adapter.readout_rank and labels)",
+                size(bytes),
+                0,
+                size(limits::PAYLOAD_BYTES_MAX),
+            )?;
+        }
 
         within("fusion.max_liars_ppm", self.fusion.max_liars_ppm.into(), 0, 500_000)?;
         let codec = &self.codec;

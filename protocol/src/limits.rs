@@ -66,8 +66,8 @@ pub const EXPONENT_LOWEST: i16 = -120;
 /// See [`EXPONENT_LOWEST`].
 pub const EXPONENT_HIGHEST: i16 = 60;
 
-/// The widest range of exponents in one charter: 60 + 23 bits of mantissa + 30 bits of weight + 6 bits of senders
-/// (64) are 119 bits and fit an i128.
+/// The widest range of exponents in one charter: 60 + 23 bits of mantissa + 30 bits of weight + 7 bits of senders
+/// (64) are 120 bits and fit an i128.
 pub const EXPONENT_RANGE_MAX: i16 = 60;
 
 /// Rounds behind the current one whose updates are still taken and refolded.

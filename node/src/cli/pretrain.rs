@@ -1,6 +1,6 @@
 //! `heterotune pretrain`: backbones from unlabelled images.
 
-use crate::train::pretrain;
+use crate::train::pretrain::pretrain;
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -17,6 +17,13 @@ pub(super) struct Flags {
 pub(super) fn run(flags: &Flags) -> Result<()> {
     let beside = || flags.recipe.parent().map_or_else(|| "backbones".into(), |folder| folder.join("backbones"));
     let out = flags.out.clone().unwrap_or_else(beside);
-    pretrain(&flags.recipe, &out, |line| eprintln!("{line}"))?;
+    let made = pretrain(&flags.recipe, &out, |progress| {
+        if progress.step % 100 == 0 || progress.step == progress.steps {
+            eprintln!("{}: step {} of {}, loss {:.4}", progress.name, progress.step, progress.steps, progress.loss);
+        }
+    })?;
+    for backbone in made {
+        println!("{} ({} parameters, loss {:.4})", out.join(&backbone.name).display(), backbone.parameters, backbone.loss);
+    }
     Ok(())
 }

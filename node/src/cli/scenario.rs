@@ -42,7 +42,20 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
 }
 
 fn start(scenario: &Scenario, flags: &Flags) -> Result<()> {
-    let _ = (scenario, flags, Runner::default);
-    std::env::current_exe().context("cannot find this program's own file")?;
+    let out = flags.out.clone().unwrap_or_else(|| PathBuf::from("heterotune-out").join(&scenario.name));
+    let runner = Runner {
+        binary: std::env::current_exe().context("cannot find this program's own file")?,
+        out: out.clone(),
+        seed: flags.seed.unwrap_or(scenario.seed),
+        ablation: flags.ablation,
+        progress: &mut std::io::stderr(),
+    };
+    let summary = runner.run(scenario)?;
+    if flags.json {
+        println!("{}", summary.to_json()?);
+    } else {
+        println!("{summary}");
+    }
+    eprintln!("the report is {}", out.join("report.html").display());
     Ok(())
 }

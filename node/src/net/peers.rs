@@ -1,7 +1,6 @@
 //! The address book: where members may be reached, who is connected, and when to try again.
 
 use super::node_id;
-use heterotune_crypto::NodeId;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,43 +1,157 @@
-//! stub
-#![allow(missing_docs)]
-use crate::{charter::Charter, codec::Group, mixture::Layout};
+//! CMGA, cross-model gradient alignment: how the updates of a round become one step.
+//!
+//! [`fuse()`] clips each update to the median norm, leaves out who keeps opposing the others, reconciles directions,
+//! and adds up. Every tensor group (the branches of a slot, the readout, its bias) is clipped and aligned by itself.
+//!
+//! Every node must get the same bits from the same updates, on any machine, with any number of threads, in whatever
+//! order they came. So the big loops are integer sums (exact, hence free of order); what decides (which update
+//! weighs how much) is a little scalar f64 over the Gram matrix, with + - * / and square roots only, in the order of
+//! the senders' keys; and both meet in one integer weight per sender and group. [`canary()`] tells whether a thread's
+//! f64 is fit for that.
+
+mod align;
+mod canary;
+mod fixed;
+mod nash;
+mod parallel;
+mod screen;
+mod sum;
+mod tensor;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod twin;
+
+pub use canary::canary;
+pub use screen::Memory;
+
+use crate::{
+    charter::{Charter, Rule},
+    codec,
+    mixture::{Layout, power_of_two},
+};
 use heterotune_crypto::{Digest, NodeId};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use tensor::Tensor;
+
+/// One sender's decoded update of a round.
+#[derive(Clone, Copy, Debug)]
 pub struct Sender<'a> {
+    /// Who sent it.
     pub author: NodeId,
+    /// The digest of its payload.
     pub payload: Digest,
-    pub groups: &'a [Group],
+    /// Its groups, in the order of the layout. One that the codec would not let through (another length, an exponent
+    /// or a mantissa out of range) counts as absent.
+    pub groups: &'a [codec::Group],
 }
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory(pub BTreeMap<NodeId, i64>);
+
+/// What a round's updates make.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Fused {
+    /// The step to add to the mixture: per group of the layout, its values in units of 2^exponent_min.
     pub step: Vec<Vec<i64>>,
+    /// The screen's evidence after this round.
     pub memory: Memory,
+    /// What happened, for people to read. No part of the state.
     pub report: Report,
 }
-#[derive(Clone, Debug)]
+
+/// What happened in a fusion.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Report {
+    /// How many updates came in.
     pub updates: usize,
+    /// Senders whose updates the screen left out, in order of their keys.
     pub left_out: Vec<NodeId>,
+    /// The mean cosine between two updates, averaged over the tensors that are not biases. 0 with fewer than two.
     pub agreement: f64,
+    /// The L2 norm of the step.
     pub update_norm: f64,
+    /// Each sender's standing, in order of their keys.
+    pub senders: Vec<Standing>,
 }
-pub fn fuse(charter: &Charter, layout: &Layout, senders: &[Sender<'_>], memory: &Memory, _threads: usize) -> Fused {
-    let mut step: Vec<Vec<i64>> = layout.groups().iter().map(|g| vec![0; g.values()]).collect();
-    for s in senders {
-        for (o, g) in step.iter_mut().zip(s.groups) {
-            for (o, m) in o.iter_mut().zip(&g.mantissas) {
-                *o += i64::from(*m) << (g.exponent - charter.codec.exponent_min);
-            }
-        }
-    }
-    Fused {
-        step,
-        memory: memory.clone(),
-        report: Report { updates: senders.len(), left_out: vec![], agreement: 0.0, update_norm: 0.0 },
-    }
+
+/// How a sender's update stands to the others' of its round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Who.
+    pub author: NodeId,
+    /// Its cosine to the sum of the others' unit updates, averaged over the tensors that are not biases. 0 for an
+    /// update of zeros.
+    pub cosine: f64,
+    /// What the screen remembers of it after this round; negative is against it.
+    pub evidence: f64,
 }
-pub fn canary() -> bool {
-    true
+
+/// Fuses the updates of one round, in the charter's way. The result depends on the set of `senders` and on `memory`,
+/// not on their order nor on `threads` (the most threads to use, this one among them).
+///
+/// A rule of plain mean takes the mean over the senders that have the group, unclipped and unscreened. No senders:
+/// no step.
+pub fn fuse(charter: &Charter, layout: &Layout, senders: &[Sender<'_>], memory: &Memory, threads: usize) -> Fused {
+    let mut senders: Vec<&Sender<'_>> = senders.iter().collect();
+    senders.sort_by_key(|sender| (sender.author, sender.payload));
+    let authors: Vec<NodeId> = senders.iter().map(|sender| sender.author).collect();
+    let tensors: Vec<Tensor<'_>> = layout
+        .groups()
+        .iter()
+        .enumerate()
+        .map(|(at, shape)| Tensor::measure(charter, at, shape, &senders, threads))
+        .collect();
+
+    let cosines = screen::cosines(&tensors, senders.len());
+    let screened = match charter.fusion.rule {
+        Rule::Cmga => screen::screen(&charter.fusion, &authors, &cosines, memory),
+        Rule::Mean => screen::Screened { memory: memory.clone(), kept: vec![true; senders.len()] },
+    };
+    let step: Vec<Vec<i64>> = tensors
+        .iter()
+        .map(|tensor| {
+            let weights = match charter.fusion.rule {
+                Rule::Cmga => align::weights(&charter.fusion, tensor, &screened.kept),
+                Rule::Mean => mean(tensor),
+            };
+            sum::weighted(tensor.values, &tensor.rows, &weights, threads)
+        })
+        .collect();
+
+    let report = Report {
+        updates: senders.len(),
+        left_out: authors.iter().zip(&screened.kept).filter(|(_, kept)| !**kept).map(|(author, _)| *author).collect(),
+        agreement: agreement(&tensors),
+        update_norm: norm(&step, charter.codec.exponent_min),
+        senders: authors
+            .iter()
+            .zip(&cosines)
+            .map(|(author, cosine)| Standing {
+                author: *author,
+                cosine: cosine.unwrap_or(0.0),
+                evidence: screen::evidence(&screened.memory, author),
+            })
+            .collect(),
+    };
+    Fused { step, memory: screened.memory, report }
+}
+
+/// The same weight for everyone who has the group.
+fn mean(tensor: &Tensor<'_>) -> Vec<f64> {
+    let present = tensor.rows.iter().flatten().count() as f64;
+    tensor.rows.iter().map(|row| if row.is_some() { 1.0 / present } else { 0.0 }).collect()
+}
+
+/// The mean cosine between two updates, averaged over tensors.
+fn agreement(tensors: &[Tensor<'_>]) -> f64 {
+    let (sum, count) = tensors
+        .iter()
+        .filter(|tensor| tensor.counts)
+        .filter_map(Tensor::agreement)
+        .fold((0.0, 0.0), |(sum, count), agreement| (sum + agreement, count + 1.0));
+    if count > 0.0 { sum / count } else { 0.0 }
+}
+
+/// The L2 norm of a step in units of 2^exponent_min.
+fn norm(step: &[Vec<i64>], exponent_min: i16) -> f64 {
+    let square = step.iter().flatten().fold(0.0, |sum, value| sum + *value as f64 * *value as f64);
+    square.sqrt() * power_of_two(exponent_min)
 }

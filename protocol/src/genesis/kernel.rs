@@ -14,8 +14,8 @@ pub(super) const EXPONENT_LOWEST: i16 = -24;
 /// The largest: no entry of a kernel of unit trace is above 1, which is 2^14 times 2^-14.
 pub(super) const EXPONENT_HIGHEST: i16 = -14;
 
-/// The anchor kernels of one founder, slot by slot. The last slot is after the last block, so its features are those
-/// of the end too, and its kernel serves both.
+/// The anchor kernels of one founder, slot by slot. The last slot comes after the last block, so its kernel is that of
+/// the end too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernels {
@@ -123,6 +123,12 @@ mod tests {
     use crate::{genesis::samples, testing::charter, wire};
     use proptest::prelude::*;
 
+    fn two_slots() -> Charter {
+        let mut charter = charter(4);
+        charter.adapter.slots = 2;
+        charter
+    }
+
     /// Sets the entry at (row, column) of space 0.
     fn with(kernels: &Kernels, row: usize, column: usize, value: i16) -> Kernels {
         let mut kernels = kernels.clone();
@@ -133,7 +139,7 @@ mod tests {
 
     #[test]
     fn honest_kernels_pass_and_are_near_what_they_were_made_of() {
-        let charter = charter(4);
+        let charter = two_slots();
         for seed in 0..20 {
             let raw = vec![samples::kernel(12, 1 + seed as usize % 11, seed), samples::kernel(12, 11, 100 + seed)];
             let kernels = Kernels::from_features(&charter, &raw).unwrap();
@@ -147,7 +153,7 @@ mod tests {
 
     #[test]
     fn each_defect_is_refused_by_name() {
-        let charter = charter(4);
+        let charter = two_slots();
         let good = samples::kernels(&charter, 5);
         let diagonal = good.spaces[0].entries()[0];
         assert!(matches!(with(&good, 0, 0, -1).check(&charter), Err(GenesisError::Negative { row: 0, .. })));
@@ -174,7 +180,7 @@ mod tests {
 
     #[test]
     fn features_that_are_no_use_are_found_at_home() {
-        let charter = charter(4);
+        let charter = two_slots();
         let make = |kernel: Vec<f64>| Kernels::from_features(&charter, &[kernel.clone(), kernel]);
         assert!(matches!(make(vec![0.0; 3]), Err(GenesisError::Shape { .. })));
         assert!(matches!(make(vec![f64::NAN; 144]), Err(GenesisError::Grid { .. })));
@@ -188,7 +194,7 @@ mod tests {
         fn no_bytes_make_it_panic(
             blocks in prop::collection::vec((any::<i16>(), prop::collection::vec(any::<u8>(), 156)), 0..4),
         ) {
-            let charter = charter(4);
+            let charter = two_slots();
             let spaces = blocks.into_iter().map(|(exponent, triangle)| KernelBlock { exponent, triangle }).collect();
             let bytes = wire::encode(&Kernels { spaces }, 1 << 16).unwrap();
             let kernels: Kernels = wire::decode(&bytes, 1 << 16).unwrap();

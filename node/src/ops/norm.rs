@@ -1,0 +1,220 @@
+//! Layer normalisation, frozen or trained, with or without weights.
+
+use super::{values, with_values};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+/// The epsilon of a normalisation that has no weights, and so no configuration either.
+pub const EPSILON: f64 = 1e-5;
+
+/// y = (x - mean) / sqrt(variance + epsilon) over the last dimension, times a weight plus a bias where there are any.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    affine: Option<(Tensor, Tensor)>,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// A normalisation without weights.
+    pub fn plain() -> Self {
+        Self { affine: None, epsilon: EPSILON }
+    }
+
+    /// A normalisation with `weight` and `bias` `[d]`. It is trained where they are, or come from, variables.
+    ///
+    /// # Errors
+    /// Shapes that do not fit each other.
+    pub fn affine(weight: Tensor, bias: Tensor, epsilon: f64) -> Result<Self> {
+        if weight.dims1()? != bias.dims1()? {
+            bail!("a norm with a weight of shape {:?} and a bias of shape {:?}", weight.dims(), bias.dims());
+        }
+        Ok(Self { affine: Some((weight, bias)), epsilon })
+    }
+
+    /// Normalises `[.., d]`.
+    ///
+    /// # Errors
+    /// A last dimension other than that of the weights.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        if let Some((weight, _)) = &self.affine
+            && weight.elem_count() != width(x.dims())
+        {
+            bail!("a norm over {} values was given {}", weight.elem_count(), width(x.dims()));
+        }
+        match &self.affine {
+            Some((weight, bias)) if weight.track_op() || bias.track_op() => {
+                x.apply_op3(weight, bias, Trained(self.epsilon as f32))
+            }
+            _ => x.apply_op1(Frozen(self.clone())),
+        }
+    }
+}
+
+/// The normalisation with its weights out of the graph's sight.
+struct Frozen(LayerNorm);
+
+/// The normalisation with its weights as arguments, by its epsilon.
+struct Trained(f32);
+
+impl CustomOp1 for Frozen {
+    fn name(&self) -> &'static str {
+        "frozen-layer-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(x, layout)?;
+        let (weight, bias) = self.0.weights(width(layout.dims()))?;
+        Ok((CpuStorage::F32(normalise(x, &weight, &bias, self.0.epsilon as f32)), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let (weight, _) = self.0.weights(width(x.dims()))?;
+        let (dx, _, _) = with_values(x, |x| {
+            with_values(gradient, |gradient| Ok(differentiate(x, &weight, gradient, self.0.epsilon as f32)))
+        })?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
+impl CustomOp3 for Trained {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (weight, bias) = (values(weight, weight_layout)?, values(bias, bias_layout)?);
+        Ok((CpuStorage::F32(normalise(values(x, layout)?, weight, bias, self.0)), layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, dweight, dbias) = with_values(x, |x| {
+            with_values(weight, |weight| {
+                with_values(gradient, |gradient| Ok(differentiate(x, weight, gradient, self.0)))
+            })
+        })?;
+        let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
+        Ok((tensor(dx, x)?, tensor(dweight, weight)?, tensor(dbias, bias)?))
+    }
+}
+
+impl LayerNorm {
+    /// Weight and bias as lists; ones and zeros where there are none.
+    fn weights(&self, width: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        match &self.affine {
+            Some((weight, bias)) => Ok((weight.to_vec1()?, bias.to_vec1()?)),
+            None => Ok((vec![1.0; width], vec![0.0; width])),
+        }
+    }
+}
+
+/// The last dimension.
+fn width(dims: &[usize]) -> usize {
+    dims.last().copied().unwrap_or(1)
+}
+
+/// A row's mean and inverse standard deviation.
+fn moments(row: &[f32], epsilon: f32) -> (f32, f32) {
+    let width = row.len() as f32;
+    let mean = row.iter().sum::<f32>() / width;
+    let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / width;
+    (mean, 1.0 / (variance + epsilon).sqrt())
+}
+
+fn normalise(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> {
+    let width = weight.len().max(1);
+    let mut y = vec![0f32; x.len()];
+    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+        let (mean, inverse) = moments(x, epsilon);
+        for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+            *y = (x - mean) * inverse * weight + bias;
+        }
+    }
+    y
+}
+
+/// The gradients of input, weight and bias. With n the normalised row and h = gradient * weight:
+/// dx = (h - mean(h) - n mean(h n)) / deviation.
+fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let width = weight.len().max(1);
+    let (mut dx, mut dweight, mut dbias) = (vec![0f32; x.len()], vec![0f32; width], vec![0f32; width]);
+    for ((dx, x), gradient) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width)) {
+        let (mean, inverse) = moments(x, epsilon);
+        let (mut sum, mut product) = (0f32, 0f32);
+        let weights = weight.iter().zip(dweight.iter_mut().zip(&mut dbias));
+        for ((x, g), (w, (dw, db))) in x.iter().zip(gradient).zip(weights) {
+            let normal = (x - mean) * inverse;
+            sum += g * w;
+            product += g * w * normal;
+            *dw += g * normal;
+            *db += g;
+        }
+        let (sum, product) = (sum / width as f32, product / width as f32);
+        for (((dx, x), g), w) in dx.iter_mut().zip(x).zip(gradient).zip(weight) {
+            *dx = inverse * (g * w - sum - (x - mean) * inverse * product);
+        }
+    }
+    (dx, dweight, dbias)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::tests::{check, noise};
+    use candle_core::{D, Var};
+
+    /// The same from the library's operations.
+    fn twin(norm: &LayerNorm, x: &Tensor) -> Tensor {
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1).unwrap()).unwrap();
+        let variance = centred.sqr().unwrap().mean_keepdim(D::Minus1).unwrap();
+        let normal = centred.broadcast_div(&(variance + norm.epsilon).unwrap().sqrt().unwrap()).unwrap();
+        match &norm.affine {
+            Some((weight, bias)) => normal.broadcast_mul(weight).unwrap().broadcast_add(bias).unwrap(),
+            None => normal,
+        }
+    }
+
+    #[test]
+    fn it_normalises_and_differentiates_like_its_plain_twin() {
+        let affine = LayerNorm::affine(noise(&[7], 3), noise(&[7], 4), 1e-6).unwrap();
+        let weight = Var::from_tensor(&noise(&[7], 3)).unwrap();
+        let trained = LayerNorm::affine(weight.as_tensor().clone(), noise(&[7], 4), 1e-6).unwrap();
+        for norm in [LayerNorm::plain(), affine, trained] {
+            check(&[2, 3, 7], |x| norm.forward(x).unwrap(), |x| twin(&norm, x));
+        }
+    }
+
+    #[test]
+    fn trained_weights_get_the_gradients_of_the_plain_twin() {
+        let (weight, bias) = (Var::from_tensor(&noise(&[7], 3)).unwrap(), Var::from_tensor(&noise(&[7], 4)).unwrap());
+        let norm = LayerNorm::affine(weight.as_tensor().clone(), bias.as_tensor().clone(), 1e-6).unwrap();
+        let (x, outer) = (noise(&[2, 3, 7], 1), noise(&[2, 3, 7], 2));
+        let gradients = |y: Tensor| (y * &outer).unwrap().sum_all().unwrap().backward().unwrap();
+        let (ours, theirs) = (gradients(norm.forward(&x).unwrap()), gradients(twin(&norm, &x)));
+        for variable in [&weight, &bias] {
+            let difference = (ours.get(variable).unwrap() - theirs.get(variable).unwrap()).unwrap().abs().unwrap();
+            assert!(difference.max(0).unwrap().to_scalar::<f32>().unwrap() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        assert!(LayerNorm::affine(noise(&[7], 3), noise(&[6], 4), 1e-6).is_err());
+        let norm = LayerNorm::affine(noise(&[7], 3), noise(&[7], 4), 1e-6).unwrap();
+        assert!(norm.forward(&noise(&[2, 6], 1)).is_err());
+    }
+}

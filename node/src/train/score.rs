@@ -1,0 +1,62 @@
+//! How good predictions are, for everybody and for the node's own mixture of labels.
+
+use super::Accuracy;
+
+/// log of how frequent each class is, with `smoothing` added to every count.
+pub(super) fn log_prior(counts: &[u32], smoothing: f64) -> Vec<f32> {
+    let total: f64 = counts.iter().map(|count| f64::from(*count) + smoothing).sum();
+    counts.iter().map(|count| ((f64::from(*count) + smoothing) / total).ln() as f32).collect()
+}
+
+/// Scores `logits` `[n, C]` (row-major) against `labels`; `counts` are the node's own samples of each class.
+pub(super) fn score(logits: &[f32], labels: &[u32], counts: &[u32]) -> Accuracy {
+    let classes = counts.len();
+    let prior = log_prior(counts, 0.1);
+    let flat = vec![0.0; classes];
+    let (mut right, mut seen, mut right_own) = (0usize, vec![0u32; classes], vec![0u32; classes]);
+    for (row, label) in logits.chunks_exact(classes.max(1)).zip(labels) {
+        let label = *label as usize;
+        right += usize::from(best(row, &flat) == label);
+        let hit = u32::from(best(row, &prior) == label);
+        seen.get_mut(label).into_iter().for_each(|count| *count += 1);
+        right_own.get_mut(label).into_iter().for_each(|count| *count += hit);
+    }
+    // Classes that the test set lacks say nothing either way.
+    let (mut own, mut weight) = (0.0, 0.0);
+    for ((count, seen), right) in counts.iter().zip(&seen).zip(&right_own).filter(|((_, seen), _)| **seen > 0) {
+        own += f64::from(*count) * f64::from(*right) / f64::from(*seen);
+        weight += f64::from(*count);
+    }
+    Accuracy { global: right as f64 / labels.len().max(1) as f64, own: if weight > 0.0 { own / weight } else { 0.0 } }
+}
+
+/// The index of the largest of `row` + `prior`, the first one on ties.
+fn best(row: &[f32], prior: &[f32]) -> usize {
+    let sums = row.iter().zip(prior).map(|(value, prior)| value + prior).enumerate();
+    sums.fold((0, f32::NEG_INFINITY), |best, (index, value)| if value > best.1 { (index, value) } else { best }).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_accuracy_weighs_classes_by_the_nodes_labels() {
+        let logits = [1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
+        let accuracy = score(&logits, &[0, 0, 1, 1], &[1, 1]);
+        assert_eq!(accuracy, Accuracy { global: 0.75, own: 0.75 });
+        assert_eq!(score(&logits, &[0, 0, 1, 1], &[3, 0]).own, 1.0);
+    }
+
+    #[test]
+    fn the_prior_helps_only_the_nodes_own_score() {
+        let accuracy = score(&[0.0, 0.5], &[0], &[9, 1]);
+        assert_eq!(accuracy, Accuracy { global: 0.0, own: 1.0 });
+    }
+
+    #[test]
+    fn classes_without_test_samples_do_not_count() {
+        assert_eq!(score(&[1.0, 0.0], &[0], &[1, 1]).own, 1.0);
+        assert_eq!(score(&[], &[], &[0, 0]), Accuracy::default());
+    }
+}

@@ -1,0 +1,229 @@
+//! The learner on a tiny backbone and made-up images.
+
+use super::*;
+use crate::backbone;
+use heterotune_crypto::Identity;
+use heterotune_protocol::{
+    charter::{Anchors, Charter},
+    mixture::Layout,
+};
+use std::{fmt::Write, fs};
+
+const ANCHORS: usize = 12;
+
+/// Images of two kinds: bright on top, or bright at the bottom.
+fn images(labels: &[Option<&str>]) -> String {
+    let mut text = String::from("# made up\n");
+    text += if labels.iter().all(Option::is_some) { "label," } else { "" };
+    text += &(0..16).map(|i| format!("p{i}")).collect::<Vec<_>>().join(",");
+    for (row, label) in labels.iter().enumerate() {
+        let top = label.map_or(row % 2 == 0, |label| label == "top");
+        text.push('\n');
+        label.iter().for_each(|label| write!(text, "{label},").unwrap());
+        let pixel = |i: usize| (row * 7 + i * i * (1 + row % 5)) % 8 + if (i < 8) == top { 8 } else { 0 };
+        text += &(0..16).map(|i| pixel(i).to_string()).collect::<Vec<_>>().join(",");
+    }
+    text + "\n"
+}
+
+struct Fixture {
+    backbone: tempfile::TempDir,
+    data: tempfile::TempDir,
+    charter: Charter,
+}
+
+fn fixture() -> Fixture {
+    let data = tempfile::tempdir().unwrap();
+    let anchors = images(&[None; ANCHORS]);
+    fs::write(data.path().join("anchors.csv"), &anchors).unwrap();
+    let both: Vec<_> = (0..20).map(|row| Some(if row % 3 == 0 { "top" } else { "bottom" })).collect();
+    fs::write(data.path().join("train.csv"), images(&both)).unwrap();
+    fs::write(data.path().join("test.csv"), images(&both)).unwrap();
+    let anchors = Anchors { digest: Anchors::digest_of(anchors.as_bytes()), count: ANCHORS as u16 };
+    let founders = vec![Identity::from_seed(1, "a").id()];
+    let mut charter = Charter::new("test", founders, vec!["top".into(), "bottom".into(), "never".into()], anchors);
+    (charter.adapter.branches, charter.adapter.rank, charter.adapter.readout_rank) = (2, 4, 6);
+    charter.check().unwrap();
+    Fixture { backbone: backbone::tests::tiny().0, data, charter }
+}
+
+impl Fixture {
+    fn load(&self) -> Result<Learner, TrainError> {
+        Learner::load(
+            self.backbone.path(),
+            self.data.path(),
+            &self.charter,
+            Settings { rate: 5e-3, ..Settings::default() },
+        )
+    }
+
+    fn aligned(&self) -> Learner {
+        let mut learner = self.load().unwrap();
+        let reference = |rank: usize| (0..ANCHORS * rank).map(|i| ((i * i * 7) % 13) as f64 - 6.0).collect::<Vec<_>>();
+        let explained = learner.align(&[reference(4), reference(4), reference(6)]).unwrap();
+        assert!(explained.len() == 3 && explained.iter().all(|share| (0.0..=1.0).contains(share)), "{explained:?}");
+        learner
+    }
+
+    /// A mixture with something in every group.
+    fn mixture(&self) -> Vec<Vec<f32>> {
+        let groups = Layout::new(&self.charter);
+        let values = |n: usize| (0..n).map(|i| ((i * 5) % 7) as f32 * 0.05 - 0.15).collect();
+        groups.groups().iter().map(|group| values(group.values())).collect()
+    }
+}
+
+#[test]
+fn a_learner_is_described() {
+    let fixture = fixture();
+    let description = fixture.load().unwrap().description();
+    assert_eq!((description.model_type.as_str(), description.width, description.depth), ("vit", 8, 2));
+    assert_eq!((description.samples, description.has_test), (20, true));
+    assert_eq!(description.classes, ["top", "bottom"]);
+}
+
+#[test]
+fn a_round_gives_the_same_bits_again_and_after_a_restart() {
+    let fixture = fixture();
+    let mixture = fixture.mixture();
+    let mut learner = fixture.aligned();
+    let first = learner.train(3, &mixture).unwrap();
+    learner.train(4, &mixture).unwrap();
+    assert_eq!(learner.train(3, &mixture).unwrap(), first);
+    let saved = learner.save().unwrap();
+    let mut restarted = fixture.load().unwrap();
+    restarted.restore(&saved).unwrap();
+    assert_eq!(restarted.train(3, &mixture).unwrap(), first);
+    assert_eq!(restarted.evaluate(&mixture).unwrap(), learner.evaluate(&mixture).unwrap());
+    assert_eq!(restarted.save().unwrap(), saved);
+}
+
+#[test]
+fn every_group_learns_and_the_loss_falls() {
+    let fixture = fixture();
+    let mut learner = fixture.aligned();
+    let mut mixture = fixture.mixture();
+    let losses: Vec<f32> = (0..30)
+        .map(|round| {
+            let trained = learner.train(round, &mixture).unwrap();
+            assert!(trained.delta.iter().all(|group| group.iter().any(|value| *value != 0.0)));
+            for (group, delta) in mixture.iter_mut().zip(&trained.delta) {
+                group.iter_mut().zip(delta).for_each(|(value, delta)| *value += delta);
+            }
+            trained.loss
+        })
+        .collect();
+    assert!(losses[29] < 0.5 * losses[0], "{losses:?}");
+    assert!(learner.evaluate(&mixture).unwrap().unwrap().own > 0.8);
+}
+
+#[test]
+fn samples_that_are_not_kept_give_the_same() {
+    let fixture = fixture();
+    let mut learner = fixture.aligned();
+    let mixture = fixture.mixture();
+    let (trained, statistics) = (learner.train(1, &mixture).unwrap(), learner.statistics().unwrap());
+    let path = fixture.data.path().join("train.csv");
+    let labels = table::Labels::OneOf(&fixture.charter.labels);
+    let table = table::parse(&path, &fs::read(&path).unwrap(), 16, labels).unwrap();
+    learner.train = learner.trunk.samples(table.pixels, table.labels, false).unwrap();
+    assert_eq!(learner.train(1, &mixture).unwrap(), trained);
+    assert_eq!(learner.statistics().unwrap(), statistics);
+}
+
+#[test]
+fn statistics_add_up() {
+    let learner = fixture().aligned();
+    let Statistics { counts, sums, gram } = learner.statistics().unwrap();
+    assert_eq!(counts, [7, 13, 0]);
+    assert_eq!((sums.len(), gram.len()), (18, 36));
+    assert!(sums[12..].iter().all(|sum| *sum == 0.0));
+    let trace: f64 = gram.iter().step_by(7).sum();
+    assert!(trace > 0.0 && trace <= 20.0 * 16.0 * 6.0);
+}
+
+#[test]
+fn without_a_test_set_nothing_is_scored() {
+    let fixture = fixture();
+    fs::remove_file(fixture.data.path().join("test.csv")).unwrap();
+    let learner = fixture.aligned();
+    assert!(!learner.description().has_test);
+    assert_eq!(learner.evaluate(&fixture.mixture()).unwrap(), None);
+    assert_eq!(learner.alone().unwrap(), None);
+}
+
+#[test]
+fn alone_learns_what_is_easy_and_says_how() {
+    let fixture = fixture();
+    let alone = fixture.load().unwrap().alone().unwrap().unwrap();
+    assert_eq!(alone.best_of.len(), 2);
+    assert!(alone.own > 0.9 && alone.global > 0.9, "{alone:?}");
+    let one = vec![Some("top"); 5];
+    fs::write(fixture.data.path().join("train.csv"), images(&one)).unwrap();
+    let alone = fixture.load().unwrap().alone().unwrap().unwrap();
+    assert_eq!((alone.chosen.as_str(), alone.own), ("only-class", 1.0));
+    let two = [Some("top"), Some("bottom")];
+    fs::write(fixture.data.path().join("train.csv"), images(&two)).unwrap();
+    assert_eq!(fixture.load().unwrap().alone().unwrap().unwrap().best_of.len(), 2);
+}
+
+#[test]
+fn nothing_works_before_the_alignment() {
+    let fixture = fixture();
+    let mut learner = fixture.load().unwrap();
+    let mixture = fixture.mixture();
+    assert!(matches!(learner.train(1, &mixture), Err(TrainError::NotAligned)));
+    assert!(matches!(learner.statistics(), Err(TrainError::NotAligned)));
+    assert!(matches!(learner.save(), Err(TrainError::NotAligned)));
+    learner.randomise().unwrap();
+    assert!(learner.train(1, &mixture).is_ok());
+    assert!(learner.align(&[vec![0.0; 3]]).is_err());
+    assert!(learner.restore(&[1, 2, 3]).is_err());
+    assert!(learner.train(1, &mixture[1..]).is_err());
+    let kernels = learner.kernels().unwrap();
+    assert!(kernels.len() == 3 && kernels.iter().all(|kernel| kernel.len() == ANCHORS * ANCHORS));
+}
+
+#[test]
+fn files_of_another_network_are_refused() {
+    let mut fixture = fixture();
+    let path = fixture.data.path().join("anchors.csv");
+    let anchors = fs::read_to_string(&path).unwrap();
+    let shorter = anchors.trim_end().rsplit_once('\n').unwrap().0;
+    fs::write(&path, shorter).unwrap();
+    let told = |fixture: &Fixture| fixture.load().map(|_| ()).unwrap_err().to_string();
+    assert!(told(&fixture).contains("is not the file that the charter names"));
+    fixture.charter.anchors.digest = Anchors::digest_of(shorter.as_bytes());
+    assert!(told(&fixture).contains("holds 11 anchors, but the charter says 12"));
+    fixture.charter.anchors.count = 11;
+    fs::remove_file(fixture.data.path().join("train.csv")).unwrap();
+    assert!(told(&fixture).contains("train.csv: can't be read"));
+}
+
+#[test]
+fn a_recipe_makes_backbones_that_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("recipe.toml");
+    let text = "data = \"x.csv\"\nrows = 10\nsplit_seed = 0\nrescale_factor = 0.06\nsteps = 30\nbatch = 8\nrate = 1e-2\n\
+                mask_share = 0.5\nseed = 1\n[[backbone]]\nname = \"a-1\"\nwidth = 8\ndepth = 1\nheads = 2\n\
+                intermediate = 16\npatch = 2\nimage = 4\n";
+    fs::write(&recipe, text).unwrap();
+    fs::write(folder.path().join("x.csv"), images(&[Some("top"); 12])).unwrap();
+    let make = |out: &str| pretrain::pretrain(&recipe, &folder.path().join(out), |_| ());
+    let made = make("out").unwrap();
+    assert_eq!(made[0].parameters, backbone::load(&folder.path().join("out/a-1")).unwrap().parameters());
+    make("again").unwrap();
+    let weights = |out: &str| fs::read(folder.path().join(out).join("a-1/model.safetensors")).unwrap();
+    assert_eq!(weights("out"), weights("again"));
+    for (bad, told) in [
+        (text.replace("rows = 10", "rows = 10\nrow = 1"), "unknown field `row`"),
+        (text.replace("rows = 10", "rows = 13"), "has 12 rows"),
+        (text.replace("heads = 2", "heads = 3"), "does not divide"),
+        (text.replace("a-1", "../a"), "is no name for a folder"),
+        (text.replace("steps = 30", "steps = 0"), "must be more than 0"),
+    ] {
+        fs::write(&recipe, bad).unwrap();
+        let error = make("bad").unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}

@@ -1,0 +1,117 @@
+//! Integer arithmetic: norms that are compared exactly, weights, rounding.
+
+use crate::mixture::power_of_two;
+use std::cmp::Ordering;
+
+/// Weights, cosines and evidence have so many bits behind the point.
+pub(super) const FRACTION_BITS: u32 = 30;
+
+/// 1 in units of 2^-30.
+pub(super) const ONE: i64 = 1 << FRACTION_BITS;
+
+/// The L2 norm of a group that isn't zero, exactly: its square is `square` times 4^`exponent`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Norm {
+    square: u128,
+    exponent: i16,
+}
+
+impl Norm {
+    /// The norm of a group whose mantissas' squares add up to `square`; none for a group of zeros.
+    pub(super) fn new(square: i128, exponent: i16) -> Option<Self> {
+        u128::try_from(square).ok().filter(|square| *square > 0).map(|square| Self { square, exponent })
+    }
+
+    /// Which of two norms is larger, without rounding either.
+    pub(super) fn compare(&self, other: &Self) -> Ordering {
+        // The place of the leading bit decides; where that is the same, the bits from there on.
+        let place = |norm: &Self| 2 * i32::from(norm.exponent) - norm.square.leading_zeros() as i32;
+        let bits = |norm: &Self| norm.square << norm.square.leading_zeros();
+        place(self).cmp(&place(other)).then(bits(self).cmp(&bits(other)))
+    }
+
+    /// This norm divided by another. Charters allow 60 exponents and squares are below 2^62, so that it is between
+    /// 2^-91 and 2^91.
+    pub(super) fn over(&self, other: &Self) -> f64 {
+        let mantissas = (self.square as f64).sqrt() / (other.square as f64).sqrt();
+        mantissas * power_of_two(self.exponent.saturating_sub(other.exponent))
+    }
+}
+
+/// The lower of the middle values, in the order that `compare` gives.
+pub(super) fn lower_median<T: Copy>(mut values: Vec<T>, compare: impl Fn(&T, &T) -> Ordering) -> Option<T> {
+    values.sort_by(compare);
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+/// `value` in units of 2^-30, half to even, saturating.
+pub(super) fn to_fixed(value: f64) -> i64 {
+    (value * ONE as f64).round_ties_even() as i64
+}
+
+/// `value` / 2^30, half to even on both sides of zero. Any value below 2^127 less one.
+pub(super) fn round_fraction(value: i128) -> i128 {
+    let down = value >> FRACTION_BITS;
+    let rest = value & ((1 << FRACTION_BITS) - 1);
+    match rest.cmp(&(1 << (FRACTION_BITS - 1))) {
+        Ordering::Less => down,
+        Ordering::Equal => down + (down & 1),
+        Ordering::Greater => down + 1,
+    }
+}
+
+/// The nearest i64.
+pub(super) fn saturate(value: i128) -> i64 {
+    value.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+}
+
+/// The places of a number's bits: 0 for 0, else the smallest n with |value| < 2^n.
+pub(super) fn bits(value: u64) -> u32 {
+    u64::BITS - value.leading_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn norms_compare_like_numbers(a in 1i128..1 << 40, b in 1i128..1 << 40, e in -12i16..12, f in -12i16..12) {
+            let (x, y) = (Norm::new(a, e).unwrap(), Norm::new(b, f).unwrap());
+            let (left, right) = (a << (2 * (e + 12)), b << (2 * (f + 12)));
+            prop_assert_eq!(x.compare(&y), left.cmp(&right));
+            let ratio = (a as f64 / b as f64).sqrt() * power_of_two(e - f);
+            prop_assert!((x.over(&y) / ratio - 1.0).abs() < 1e-14);
+        }
+
+        #[test]
+        fn rounding_is_to_the_nearest_and_odd(value in -(1i128 << 100)..1 << 100) {
+            let rounded = round_fraction(value);
+            prop_assert!(((rounded << 30) - value).abs() <= 1 << 29);
+            prop_assert_eq!(round_fraction(-value), -rounded);
+        }
+    }
+
+    #[test]
+    fn norms_far_apart_are_compared_without_overflow() {
+        let (small, large) = (Norm::new(1, -120).unwrap(), Norm::new((1 << 62) - 1, 60).unwrap());
+        assert_eq!(small.compare(&large), Ordering::Less);
+        assert_eq!(large.compare(&large), Ordering::Equal);
+        assert_eq!(Norm::new(4, 0).unwrap().compare(&Norm::new(1, 1).unwrap()), Ordering::Equal);
+        assert_eq!(Norm::new((1 << 61) - 1, 0).unwrap().compare(&Norm::new(1 << 61, 0).unwrap()), Ordering::Less);
+        assert!(Norm::new(0, 3).is_none());
+    }
+
+    #[test]
+    fn halves_go_to_even() {
+        let half = 1i128 << 29;
+        assert_eq!([-3, -1, 1, 3, 5].map(|odd| round_fraction(odd * half)), [-2, 0, 0, 2, 2]);
+        assert_eq!(to_fixed(1.0), ONE);
+        assert_eq!(to_fixed(1e300), i64::MAX);
+        assert_eq!(saturate(i128::MAX), i64::MAX);
+        assert_eq!([0, 1, 2, 255, u64::MAX].map(bits), [0, 1, 2, 8, 64]);
+        assert_eq!(lower_median(vec![4, 1, 3, 2], i32::cmp), Some(2));
+        assert_eq!(lower_median(vec![], i32::cmp), None);
+    }
+}
