@@ -52,7 +52,11 @@ mod tests {
             fs::write(&path, text).unwrap();
             read_charter(&path).unwrap_err().to_string()
         };
-        assert!(error("protocol = 1\nname = \n").contains("charter.toml, line 2, column 8"), "{}", error("protocol = 1\nname = \n"));
+        assert!(
+            error("protocol = 1\nname = \n").contains("charter.toml, line 2, column 8"),
+            "{}",
+            error("protocol = 1\nname = \n")
+        );
         assert!(error("colour = 1\n").contains("unknown field `colour`"));
         assert!(read_charter(&folder.path().join("none.toml")).unwrap_err().to_string().starts_with("cannot read"));
     }

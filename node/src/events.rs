@@ -65,7 +65,10 @@ impl EventLog {
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).with_context(|| {
-            format!("cannot write {}; is the disk full? Nothing is lost: free some space and start again", self.path.display())
+            format!(
+                "cannot write {}; is the disk full? Nothing is lost: free some space and start again",
+                self.path.display()
+            )
         })
     }
 }

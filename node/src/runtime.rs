@@ -121,7 +121,9 @@ const QUEUE: usize = 64;
 fn identity(options: &Options, store: &Store) -> Result<Identity> {
     let Some((seed, name)) = &options.scenario else { return store.identity() };
     if let Some(address) = options.listen.iter().chain(&options.peers).find(|address| !is_loopback(address)) {
-        bail!("--scenario derives the key from a seed that anyone can guess, so it works on the loopback only, not on {address}");
+        bail!(
+            "--scenario derives the key from a seed that anyone can guess, so it works on the loopback only, not on {address}"
+        );
     }
     let identity = Identity::from_seed(*seed, name);
     store.adopt(&identity)?;
@@ -332,7 +334,9 @@ impl Node {
             })),
             Report::Aligned(fit) => self.tell(json!({"event": "aligned", "fit": fit})),
             Report::Contribution(contribution, loss) => {
-                if let (heterotune_protocol::round::Contribution::Update { round, .. }, Some(loss)) = (&contribution, loss) {
+                if let (heterotune_protocol::round::Contribution::Update { round, .. }, Some(loss)) =
+                    (&contribution, loss)
+                {
                     self.tell(json!({"event": "trained", "round": round, "loss": loss}))?;
                 }
                 self.handle(Input::Contribution(contribution))

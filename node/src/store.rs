@@ -60,9 +60,15 @@ impl Store {
         let path = folder.join("ledger.redb");
         let ledger = Database::create(&path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
-                anyhow::anyhow!("the state folder {} is in use by another node; give this one a --state of its own", folder.display())
+                anyhow::anyhow!(
+                    "the state folder {} is in use by another node; give this one a --state of its own",
+                    folder.display()
+                )
             }
-            error => anyhow::anyhow!("cannot open {}: {error}; restore it from a backup or move it away to start anew", path.display()),
+            error => anyhow::anyhow!(
+                "cannot open {}: {error}; restore it from a backup or move it away to start anew",
+                path.display()
+            ),
         })?;
         Ok(Self { folder: folder.to_path_buf(), ledger })
     }
@@ -160,7 +166,10 @@ impl Store {
     /// A disk that is full or broken.
     pub fn keep(&self, records: &[Record]) -> Result<()> {
         self.write(records).with_context(|| {
-            format!("cannot write {}; is the disk full? Nothing is lost: free some space and start again", self.folder.join("ledger.redb").display())
+            format!(
+                "cannot write {}; is the disk full? Nothing is lost: free some space and start again",
+                self.folder.join("ledger.redb").display()
+            )
         })
     }
 

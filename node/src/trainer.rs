@@ -12,7 +12,10 @@ use heterotune_protocol::{
     genesis::{Kernels, Reference, Statistics},
     round::{Contribution, Work},
 };
-use safetensors::{SafeTensors, tensor::{Dtype, TensorView}};
+use safetensors::{
+    SafeTensors,
+    tensor::{Dtype, TensorView},
+};
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::mpsc, thread};
 use tokio::sync::mpsc::Sender;
 
@@ -62,7 +65,14 @@ impl Trainer {
         thread::Builder::new().name("trainer".into()).stack_size(STACK_BYTES).spawn(move || {
             let failed = (|| {
                 let learner = load()?;
-                let mut thread = Thread { learner, charter, private, reports: reports.clone(), reference: String::new(), residual: Residual::default() };
+                let mut thread = Thread {
+                    learner,
+                    charter,
+                    private,
+                    reports: reports.clone(),
+                    reference: String::new(),
+                    residual: Residual::default(),
+                };
                 thread.report(Report::Loaded(thread.learner.description()))?;
                 if with_alone && let Some(alone) = thread.learner.alone()? {
                     thread.report(Report::Alone(alone))?;
@@ -124,7 +134,8 @@ impl Thread {
             Work::Align(reference) => self.align(reference.as_deref()),
             Work::Statistics => {
                 let measured = self.learner.statistics()?;
-                let statistics = Statistics::from_values(&self.charter, &measured.counts, &measured.sums, &measured.gram)?;
+                let statistics =
+                    Statistics::from_values(&self.charter, &measured.counts, &measured.sums, &measured.gram)?;
                 self.report(Report::Contribution(Contribution::Statistics(statistics), None))
             }
             Work::Round { round, mixture } => {
@@ -174,7 +185,11 @@ impl Thread {
         let (_, header) = SafeTensors::read_metadata(&bytes).with_context(|| {
             format!("{} is damaged; delete it, and the node fits its projections anew", self.private.display())
         })?;
-        let belongs = header.metadata().as_ref().and_then(|notes| notes.get("reference")).is_some_and(|saved| *saved == self.reference);
+        let belongs = header
+            .metadata()
+            .as_ref()
+            .and_then(|notes| notes.get("reference"))
+            .is_some_and(|saved| *saved == self.reference);
         Ok(belongs.then_some(bytes))
     }
 
@@ -186,7 +201,8 @@ impl Thread {
         for (name, bytes) in &residual {
             views.push((name.clone(), TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?));
         }
-        let notes = [("reference".to_string(), self.reference.clone()), ("round".to_string(), self.residual.round.to_string())];
+        let notes =
+            [("reference".to_string(), self.reference.clone()), ("round".to_string(), self.residual.round.to_string())];
         let bytes = safetensors::serialize(views, Some(notes.into()))?;
         write_atomically(&self.private, &bytes, true)
     }
@@ -197,16 +213,21 @@ impl Thread {
             self.residual.before = std::mem::take(&mut self.residual.after);
             self.residual.round = round;
         }
-        let (groups, after) = trained.delta.iter().enumerate().map(|(at, delta)| {
-            let kept = self.residual.before.get(at).filter(|kept| kept.len() == delta.len());
-            let wanted: Vec<f32> = match kept {
-                Some(kept) => delta.iter().zip(kept).map(|(delta, kept)| delta + kept).collect(),
-                None => delta.clone(),
-            };
-            let group = codec::quantise(&self.charter.codec, &wanted);
-            let lost = wanted.iter().zip(group.view()).map(|(wanted, said)| wanted - said).collect();
-            (group, lost)
-        }).unzip();
+        let (groups, after) = trained
+            .delta
+            .iter()
+            .enumerate()
+            .map(|(at, delta)| {
+                let kept = self.residual.before.get(at).filter(|kept| kept.len() == delta.len());
+                let wanted: Vec<f32> = match kept {
+                    Some(kept) => delta.iter().zip(kept).map(|(delta, kept)| delta + kept).collect(),
+                    None => delta.clone(),
+                };
+                let group = codec::quantise(&self.charter.codec, &wanted);
+                let lost = wanted.iter().zip(group.view()).map(|(wanted, said)| wanted - said).collect();
+                (group, lost)
+            })
+            .unzip();
         self.residual.after = after;
         if !trained.loss.is_finite() {
             bail!("training diverged in round {round} (the loss is {}); lower --rate", trained.loss);
@@ -220,7 +241,11 @@ impl Residual {
     fn bytes(&self) -> BTreeMap<String, Vec<u8>> {
         let named = |name: &'static str, groups: &[Vec<f32>]| {
             let bytes = |group: &Vec<f32>| group.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-            groups.iter().enumerate().map(|(at, group)| (format!("residual.{name}.{at}"), bytes(group))).collect::<Vec<_>>()
+            groups
+                .iter()
+                .enumerate()
+                .map(|(at, group)| (format!("residual.{name}.{at}"), bytes(group)))
+                .collect::<Vec<_>>()
         };
         named("before", &self.before).into_iter().chain(named("after", &self.after)).collect()
     }
@@ -228,7 +253,8 @@ impl Residual {
     fn read(bytes: &[u8]) -> Result<Self> {
         let tensors = SafeTensors::deserialize(bytes)?;
         let (_, header) = SafeTensors::read_metadata(bytes)?;
-        let round = header.metadata().as_ref().and_then(|notes| notes.get("round")).and_then(|round| round.parse().ok());
+        let round =
+            header.metadata().as_ref().and_then(|notes| notes.get("round")).and_then(|round| round.parse().ok());
         let group = |name: &str, at: usize| {
             let view = tensors.tensor(&format!("residual.{name}.{at}")).ok()?;
             Some(view.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect())

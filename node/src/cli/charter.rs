@@ -80,11 +80,25 @@ fn explain(charter: &Charter) -> Result<()> {
     let update = values * codec::width(charter.codec.kind);
     let (members, anchors) = (charter.founders.len(), usize::from(charter.anchors.count));
     println!("network     {} ({})", charter.id()?, charter.name);
-    println!("members     {members}, of whom {} must deliver for a round to close at its deadline", charter.rounds.quorum);
+    println!(
+        "members     {members}, of whom {} must deliver for a round to close at its deadline",
+        charter.rounds.quorum
+    );
     println!("task        {} labels: {}", charter.labels.len(), charter.labels.join(", "));
-    println!("shared      {values} values: {} slots x {} branches of {r} x {r}, and the readout", charter.adapter.slots, charter.adapter.branches, r = charter.adapter.rank);
-    println!("a round     {update} bytes an update, from each member to each; waits {} s", charter.rounds.deadline_ms / 1_000);
-    println!("genesis     {} bytes of anchor kernels a member, once", usize::from(charter.adapter.slots) * anchors * (anchors + 1));
+    println!(
+        "shared      {values} values: {} slots x {} branches of {r} x {r}, and the readout",
+        charter.adapter.slots,
+        charter.adapter.branches,
+        r = charter.adapter.rank
+    );
+    println!(
+        "a round     {update} bytes an update, from each member to each; waits {} s",
+        charter.rounds.deadline_ms / 1_000
+    );
+    println!(
+        "genesis     {} bytes of anchor kernels a member, once",
+        usize::from(charter.adapter.slots) * anchors * (anchors + 1)
+    );
     println!("protocol    version {}, messages up to {} KiB", charter.protocol, limits::MESSAGE_BYTES_MAX / 1_024);
     Ok(())
 }

@@ -23,7 +23,12 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         }
     })?;
     for backbone in made {
-        println!("{} ({} parameters, loss {:.4})", out.join(&backbone.name).display(), backbone.parameters, backbone.loss);
+        println!(
+            "{} ({} parameters, loss {:.4})",
+            out.join(&backbone.name).display(),
+            backbone.parameters,
+            backbone.loss
+        );
     }
     Ok(())
 }

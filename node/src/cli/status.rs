@@ -33,7 +33,11 @@ struct Status {
 pub(super) fn run(flags: &Flags) -> Result<()> {
     let path = flags.state.join("events.jsonl");
     let file = File::open(&path).with_context(|| {
-        format!("cannot read {}; is {} a node's state folder, and has the node run?", path.display(), flags.state.display())
+        format!(
+            "cannot read {}; is {} a node's state folder, and has the node run?",
+            path.display(),
+            flags.state.display()
+        )
     })?;
     let mut status = Status::default();
     for line in BufReader::new(file).lines() {
@@ -42,7 +46,11 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
             status.take(event);
         }
     }
-    if flags.json { println!("{}", serde_json::to_string_pretty(&status.json())?) } else { status.print() }
+    if flags.json {
+        println!("{}", serde_json::to_string_pretty(&status.json())?)
+    } else {
+        status.print()
+    }
     Ok(())
 }
 
@@ -88,10 +96,20 @@ impl Status {
         println!("node        {}", self.field("started", "node"));
         println!("network     {}", self.field("started", "network"));
         println!("phase       {}", self.phase());
-        println!("backbone    {} {} x {}", self.field("backbone", "model_type"), self.field("backbone", "width"), self.field("backbone", "depth"));
+        println!(
+            "backbone    {} {} x {}",
+            self.field("backbone", "model_type"),
+            self.field("backbone", "width"),
+            self.field("backbone", "depth")
+        );
         println!("connected   {} members", self.connected.len());
         self.listening.iter().for_each(|address| println!("listening   {address}"));
-        println!("last round  {}: {} updates, agreement {}", self.field("round_closed", "round"), self.field("round_closed", "updates"), self.field("round_closed", "agreement"));
+        println!(
+            "last round  {}: {} updates, agreement {}",
+            self.field("round_closed", "round"),
+            self.field("round_closed", "updates"),
+            self.field("round_closed", "agreement")
+        );
         println!("accuracy    {} global, {} own", self.field("evaluated", "global"), self.field("evaluated", "own"));
         println!("mixture     {}", self.field("round_closed", "mixture_hash"));
         println!("refused     {} messages", self.refused);

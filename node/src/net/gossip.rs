@@ -2,8 +2,8 @@
 
 use heterotune_protocol::{charter::NetworkId, limits};
 use libp2p::gossipsub::{
-    Behaviour, ConfigBuilder, IdentTopic, Message, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
-    TopicScoreParams, ValidationMode,
+    Behaviour, ConfigBuilder, IdentTopic, Message, MessageAuthenticity, MessageId, PeerScoreParams,
+    PeerScoreThresholds, TopicScoreParams, ValidationMode,
 };
 use std::{error::Error, time::Duration};
 

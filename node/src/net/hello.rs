@@ -65,7 +65,10 @@ mod tests {
         assert!(differences(&ours, &theirs).is_empty());
         theirs.adapter.rank = 8;
         theirs.name = "letters".into();
-        assert_eq!(differences(&ours, &theirs), ["adapter.rank (here 16, there 8)", "name (here \"digits\", there \"letters\")"]);
+        assert_eq!(
+            differences(&ours, &theirs),
+            ["adapter.rank (here 16, there 8)", "name (here \"digits\", there \"letters\")"]
+        );
         let bytes = ours.encode().unwrap();
         let hello = |charter: &Charter| Hello { version: 1, charter: charter.encode().unwrap(), peers: vec![] };
         assert_eq!(mismatch(&ours, &bytes, &hello(&ours)), None);

@@ -248,9 +248,10 @@ impl Network {
 
     /// Dials who is missing and asks around for addresses, when it is time to.
     pub fn tick(&mut self) {
-        let strangers = self.met.iter().filter(|(peer, met)| {
-            !self.welcome.contains(peer) && met.since.elapsed() > INTRODUCTION_TIMEOUT
-        });
+        let strangers = self
+            .met
+            .iter()
+            .filter(|(peer, met)| !self.welcome.contains(peer) && met.since.elapsed() > INTRODUCTION_TIMEOUT);
         for peer in strangers.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
@@ -345,13 +346,16 @@ impl Network {
         match event {
             gossipsub::Event::Subscribed { .. } => self.flush_outbox(),
             gossipsub::Event::Message { propagation_source, message_id, message } => {
-                let Some(from) = node_id(&propagation_source).filter(|_| self.judging.len() < PENDING_MAX) else { return };
+                let Some(from) = node_id(&propagation_source).filter(|_| self.judging.len() < PENDING_MAX) else {
+                    return;
+                };
                 let ticket = self.ticket();
                 self.judging.insert(ticket, (message_id, propagation_source));
                 self.events.push_back(NetEvent::Message(ticket, from, message.data));
             }
             gossipsub::Event::SlowPeer { peer_id, failed_messages } => {
-                self.events.push_back(NetEvent::Dropped(format!("{peer_id} is too slow for gossip: {failed_messages:?}")));
+                self.events
+                    .push_back(NetEvent::Dropped(format!("{peer_id} is too slow for gossip: {failed_messages:?}")));
             }
             _ => {}
         }
@@ -379,7 +383,9 @@ impl Network {
                     _ => {}
                 }
             }
-            requests::Event::Message { peer, message: requests::Message::Response { request_id, response }, .. } => {
+            requests::Event::Message {
+                peer, message: requests::Message::Response { request_id, response }, ..
+            } => {
                 let response = wire::decode(&response, limits::RESPONSE_BYTES_MAX);
                 if self.hellos.remove(&request_id).is_some() {
                     if let Ok(Response::Hello(hello)) = &response {

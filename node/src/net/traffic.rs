@@ -21,7 +21,9 @@ impl Traffic {
             return Self::default();
         }
         let sum = |direction: &str| {
-            let lines = encoded.lines().filter(|line| line.starts_with("libp2p_bandwidth_bytes_total") && line.contains(direction));
+            let lines = encoded
+                .lines()
+                .filter(|line| line.starts_with("libp2p_bandwidth_bytes_total") && line.contains(direction));
             lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
         };
         Self { bytes_out: sum("\"Outbound\""), bytes_in: sum("\"Inbound\"") }

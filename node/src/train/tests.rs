@@ -227,3 +227,9 @@ fn a_recipe_makes_backbones_that_load() {
         assert!(error.contains(told), "{error}");
     }
 }
+
+#[test]
+fn a_learner_can_live_on_its_own_thread() {
+    fn sent<T: Send>() {}
+    sent::<Learner>();
+}

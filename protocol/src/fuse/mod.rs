@@ -32,6 +32,7 @@ use crate::{
     mixture::{Layout, power_of_two},
 };
 use heterotune_crypto::{Digest, NodeId};
+use serde::Serialize;
 use tensor::Tensor;
 
 /// One sender's decoded update of a round.
@@ -73,7 +74,7 @@ pub struct Report {
 }
 
 /// How a sender's update stands to the others' of its round.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Standing {
     /// Who.
     pub author: NodeId,

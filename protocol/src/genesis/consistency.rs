@@ -12,13 +12,18 @@ const SCORE_MIN: f64 = 0.3;
 /// How many times the median trace per sample a node's Gram matrix may have.
 const TRACE_RATIO_MAX: f64 = 3.0;
 
+/// The fewest others that must share a class with a node before they can outvote it. Under strong label skew a node
+/// may share its classes with one or two others, by a few samples; leaving it out on their word took a whole class
+/// from the network (digits, Dirichlet 0.1, 40 labels: 72 % instead of 83 %).
+const WITNESSES_MIN: usize = 3;
+
 /// The nodes that contradict the others: whose score is below [`SCORE_MIN`], or whose codes have more than
 /// [`TRACE_RATIO_MAX`] times the median energy per sample.
 ///
 /// s_ij is the mean cosine between the class means of i and j over the classes that both hold, weighted by
-/// sqrt(min(n_i, n_j)); a node's score is the lower median of its s_ij. One that shares no class with anyone has no
-/// score and is judged by its energy alone. Fewer than four nodes are trusted, and if fewer than half would remain,
-/// nobody is left out.
+/// sqrt(min(n_i, n_j)); a node's score is the lower median of its s_ij. One that shares classes with fewer than
+/// [`WITNESSES_MIN`] others has no score and is judged by its energy alone. Fewer than four nodes are trusted, and if
+/// fewer than half would remain, nobody is left out.
 pub(super) fn inconsistent(charter: &Charter, statistics: &BTreeMap<NodeId, &Statistics>) -> Vec<NodeId> {
     let width = usize::from(charter.adapter.readout_rank);
     let nodes: Vec<Node> = statistics.values().map(|statistics| Node::new(statistics, width)).collect();
@@ -26,8 +31,10 @@ pub(super) fn inconsistent(charter: &Charter, statistics: &BTreeMap<NodeId, &Sta
     let energy_most = TRACE_RATIO_MAX * lower_median(energies).unwrap_or(0.0);
     let out = |(at, node): (usize, &Node)| {
         let others = nodes.iter().enumerate().filter(|(other, _)| *other != at);
-        let score = lower_median(others.filter_map(|(_, other)| node.agreement(other)).collect());
-        node.energy > energy_most || score.is_some_and(|score| score < SCORE_MIN)
+        let agreements: Vec<f64> = others.filter_map(|(_, other)| node.agreement(other)).collect();
+        let judged = agreements.len() >= WITNESSES_MIN;
+        let score = lower_median(agreements);
+        node.energy > energy_most || (judged && score.is_some_and(|score| score < SCORE_MIN))
     };
     let outs: Vec<bool> = nodes.iter().enumerate().map(out).collect();
     let kept = outs.iter().filter(|out| !**out).count();

@@ -248,6 +248,9 @@ mod tests {
     #[test]
     fn every_machine_gets_these_bits() {
         let (charter, kernels) = founders(5);
-        assert_eq!(reference(&charter, &kernels).digest().to_string(), "dd188145fa45ab49d62770b4a959f02caadf04956334daa0832a7c137b67b677");
+        assert_eq!(
+            reference(&charter, &kernels).digest().to_string(),
+            "dd188145fa45ab49d62770b4a959f02caadf04956334daa0832a7c137b67b677"
+        );
     }
 }

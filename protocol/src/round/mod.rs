@@ -20,6 +20,7 @@ pub use state::{Saved, State};
 
 use crate::{
     codec::Group,
+    fuse::Standing,
     genesis::{Kernels, Reference, Statistics},
     message::{Batch, Kind, Message, Pull},
     verdict::Verdict,
@@ -238,6 +239,8 @@ pub enum Event {
         agreement: f64,
         /// Members whose updates were screened out.
         left_out: Vec<NodeId>,
+        /// How each sender's update stands to the others'.
+        standings: Vec<Standing>,
         /// The mixture that came out.
         mixture_hash: Digest,
     },

@@ -529,6 +529,7 @@ impl State {
             branch_norm: closed.branch_norm,
             agreement: closed.report.agreement,
             left_out: closed.report.left_out,
+            standings: closed.report.senders,
             mixture_hash: after.mixture.digest(),
         }));
         let forget_before = after.round.saturating_sub(limits::ROUNDS_KEPT);
