@@ -343,10 +343,20 @@ impl State {
         if inserted == Inserted::Conflict {
             out.push(Output::Tell(Event::Conflict { author, kind, round }));
         }
-        if step.round() > 0 && step < self.step {
+        self.mark_dirty(step);
+        Ok(())
+    }
+
+    /// Whether a step is closed, or a job is closing it.
+    fn is_closed(&self, step: Step) -> bool {
+        step < self.step || (step == self.step && self.computing)
+    }
+
+    /// A message has come for a round: if that is closed, it is to be folded again.
+    fn mark_dirty(&mut self, step: Step) {
+        if step.round() > 0 && self.is_closed(step) {
             self.dirty = Some(self.dirty.map_or(step.round(), |dirty| dirty.min(step.round())));
         }
-        Ok(())
     }
 
     /// Whether a step's messages still count, or count already.
@@ -354,7 +364,7 @@ impl State {
         let (round, open) = (step.round(), self.step.round());
         if round == 0 {
             // Genesis is never refolded.
-            return if step < self.step { Err(Reason::Stale { round, open }) } else { Ok(()) };
+            return if self.is_closed(step) { Err(Reason::Stale { round, open }) } else { Ok(()) };
         }
         if round + u64::from(self.context.charter.rounds.horizon) < open {
             return Err(Reason::Stale { round, open });
@@ -396,9 +406,7 @@ impl State {
         }
         let Some(message) = self.say(step.round(), content, now, out) else { return };
         self.ledger.set(step).insert(message.clone());
-        if step.round() > 0 && step < self.step {
-            self.dirty = Some(self.dirty.map_or(step.round(), |dirty| dirty.min(step.round())));
-        }
+        self.mark_dirty(step);
         out.push(Output::Keep(message.clone()));
         out.push(Output::Tell(Event::Published {
             kind: message.kind,

@@ -242,7 +242,7 @@ fn strict(nodes: usize) -> Charter {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 0, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
     /// Neither order, nor loss, nor repetition matter once all updates are in.
     #[test]
