@@ -75,7 +75,7 @@ pub struct NodePlan {
 }
 
 /// Local training.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainPlan {
     /// Optimiser steps a round.
@@ -95,6 +95,25 @@ pub struct Variant {
     /// Charter settings that differ from the scenario's.
     #[serde(default)]
     pub network: toml::Table,
+    /// How its nodes train, where that differs: what starts from nothing needs more than what starts well.
+    pub train: Option<TrainPlan>,
+}
+
+impl Variant {
+    /// Whether it is the scenario itself.
+    pub fn changes_nothing(&self) -> bool {
+        self.network.is_empty() && self.train.is_none()
+    }
+}
+
+impl TrainPlan {
+    /// The first mistake: its key, and what is wrong.
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let must = |holds: bool, key, message| if holds { Ok(()) } else { Err((key, message)) };
+        must(self.steps > 0, "steps", "must be at least 1")?;
+        must(self.batch > 0, "batch", "must be at least 1")?;
+        must(self.rate.is_finite() && self.rate > 0.0, "rate", "must be a positive number")
+    }
 }
 
 impl Scenario {
@@ -160,7 +179,7 @@ impl Scenario {
     fn check(&self) -> Result<(), (Vec<String>, String)> {
         let at = |key: &str| key.split('.').map(String::from).collect::<Vec<_>>();
         let must = |holds: bool, key: &str, message: &str| if holds { Ok(()) } else { Err((at(key), message.into())) };
-        let (data, train) = (&self.data, &self.train);
+        let data = &self.data;
         must((1..=limits::NAME_BYTES_MAX).contains(&self.name.len()), "name", "must have 1 to 64 bytes")?;
         must(i64::try_from(self.seed).is_ok(), "seed", "must be below 2^63, which is what TOML can hold")?;
         must(data.train > usize::from(data.anchors), "data.train", "must be more than data.anchors")?;
@@ -168,9 +187,12 @@ impl Scenario {
         must((0.001..=1e6).contains(&data.alpha), "data.alpha", "must be from 0.001 to 1000000")?;
         let [fewest, most] = data.classes_per_node;
         must(1 <= fewest && fewest <= most, "data.classes_per_node", "must be [least, most], with 1 <= least <= most")?;
-        must(train.steps > 0, "train.steps", "must be at least 1")?;
-        must(train.batch > 0, "train.batch", "must be at least 1")?;
-        must(train.rate.is_finite() && train.rate > 0.0, "train.rate", "must be a positive number")?;
+        let variants = self.ablations.iter().enumerate();
+        let trained =
+            variants.filter_map(|(index, variant)| Some((format!("ablation.{index}.train"), variant.train.as_ref()?)));
+        for (table, train) in trained.chain([("train".to_string(), &self.train)]) {
+            train.check().map_err(|(key, message)| (at(&format!("{table}.{key}")), message.to_string()))?;
+        }
         must((1..=limits::FOUNDERS_MAX).contains(&self.nodes.len()), "node", "there must be 1 to 64 nodes")?;
 
         let names = |table: &str, names: Vec<&str>| {

@@ -1,7 +1,7 @@
 //! One network, run from its start to its end as processes on this machine.
 
 use crate::{
-    RunError, Scenario, check,
+    RunError, Scenario, TrainPlan, check,
     history::{History, Trouble},
     process::{POLL_INTERVAL, Process},
     progress::Progress,
@@ -24,6 +24,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) binary: &'a Path,
     /// The scenario.
     pub(crate) scenario: &'a Scenario,
+    /// How its nodes train.
+    pub(crate) train: &'a TrainPlan,
     /// The seed.
     pub(crate) seed: u64,
     /// Where the scenario's relative paths start.
@@ -93,7 +95,7 @@ impl Network<'_> {
         let plan = self.plan;
         let Some(node) = plan.scenario.nodes.get(self.processes.len()) else { return Ok(()) };
         let folder = self.logs().join(&node.name);
-        let train = &plan.scenario.train;
+        let train = plan.train;
         let mut arguments: Vec<OsString> = vec!["run".into()];
         let mut set = |name: &str, value: OsString| arguments.extend([name.into(), value]);
         set("--state", folder.clone().into());

@@ -128,7 +128,7 @@ impl Report<'_> {
         let points: Vec<(f64, f64)> = rounds.filter_map(|round| Some((round.round as f64, round.agreement?))).collect();
         let scale = Scale::around(points.iter().map(|(_, value)| *value));
         let line = Line { name: "mean cosine".into(), class: "hue-0".into(), points };
-        let (rounds, tick) = ((1, self.last_round()), |cosine| format!("{cosine:.2}"));
+        let (rounds, tick) = ((1, self.last_round()), |cosine| format!("{cosine:.3}"));
         Plot { title: "agreement of updates by round", size: HALF, scale, rounds, tick }.draw(&[line])
     }
 

@@ -60,25 +60,28 @@ impl Runner<'_> {
             id.0.short()
         ));
         progress.deal(scenario, &deal);
-        let network = |charter: &Charter, folder: &Path, alone, progress: &mut Progress<'_>| {
+        let network = |charter: &Charter, train, folder: &Path, alone, progress: &mut Progress<'_>| {
             let text = toml::to_string(charter)
                 .map_err(|error| RunError::Encode { what: "the charter", message: error.to_string() })?;
             folder::write(&folder.join("charter.toml"), text.as_bytes())?;
-            let plan = Plan { binary: &binary, scenario, seed, inputs: &inputs, data: &dealt, folder, charter, alone };
+            let (binary, inputs, data) = (&binary, &inputs, &dealt);
+            let plan = Plan { binary, scenario, train, seed, inputs, data, folder, charter, alone };
             network::run(&plan, progress)
         };
         let started = progress.seconds();
-        let histories = network(&main, out, true, &mut progress)?;
+        let histories = network(&main, &scenario.train, out, true, &mut progress)?;
         let wall_s = progress.seconds() - started;
         let mut summary = Summary::new(scenario, id, wall_s, &histories, &out.join("nodes"))?;
 
         for variant in scenario.ablations.iter().filter(|_| ablation) {
-            let of = if variant.network.is_empty() {
+            let of = if variant.changes_nothing() {
                 AblationSummary::new(&variant.name, &histories)
             } else {
                 progress.line(&format!("\nablation {}", variant.name));
                 let folder = out.join("ablation").join(&variant.name);
-                AblationSummary::new(&variant.name, &network(&charter(Some(variant))?, &folder, false, &mut progress)?)
+                let train = variant.train.as_ref().unwrap_or(&scenario.train);
+                let histories = network(&charter(Some(variant))?, train, &folder, false, &mut progress)?;
+                AblationSummary::new(&variant.name, &histories)
             };
             summary.ablation.push(of);
         }
