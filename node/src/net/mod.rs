@@ -54,6 +54,6 @@ mod tests {
         let peer = keypair(&identity).unwrap().public().to_peer_id();
         assert_eq!(peer_id(&identity.id()), Some(peer));
         assert_eq!(node_id(&peer), Some(identity.id()));
-        assert_eq!(node_id(&identity::Keypair::generate_ed25519().public().to_peer_id()).is_some(), true);
+        assert!(node_id(&identity::Keypair::generate_ed25519().public().to_peer_id()).is_some());
     }
 }

@@ -307,14 +307,7 @@ impl Network {
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
-                if self.peers.disconnected(&peer_id, num_established) {
-                    self.met.remove(&peer_id);
-                    if self.welcome.remove(&peer_id)
-                        && let Some(node) = node_id(&peer_id)
-                    {
-                        self.events.push_back(NetEvent::Disconnected(node, closing_cause(cause.as_ref())));
-                    }
-                }
+                self.on_closed(peer_id, num_established, cause.as_ref());
             }
             SwarmEvent::OutgoingConnectionError { error, .. } if !self.told_unreachable => {
                 if let DialError::Transport(failed) = &error
@@ -339,6 +332,17 @@ impl Network {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request(event),
             _ => {}
+        }
+    }
+
+    fn on_closed(&mut self, peer: PeerId, left: u32, cause: Option<&ConnectionError>) {
+        if !self.peers.disconnected(&peer, left) {
+            return;
+        }
+        self.met.remove(&peer);
+        let was_welcome = self.welcome.remove(&peer);
+        if let Some(node) = node_id(&peer).filter(|_| was_welcome) {
+            self.events.push_back(NetEvent::Disconnected(node, closing_cause(cause)));
         }
     }
 
