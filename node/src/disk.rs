@@ -4,11 +4,13 @@ use crate::{
     events::EventLog,
     store::{Record, Store},
 };
-use anyhow::Result;
+use anyhow::{Result, bail};
 use heterotune_protocol::round::Output;
 use serde_json::Value;
-use std::{sync::mpsc, thread};
-use tokio::sync::mpsc::Sender;
+use std::{sync::mpsc, thread, time::Duration};
+use tokio::sync::mpsc::{Receiver, Sender};
+
+const FLUSH_POLL: Duration = Duration::from_millis(20);
 
 /// Writes waiting: some rounds of messages and events. A disk that is further behind cannot keep up.
 const QUEUE: usize = 4_096;
@@ -43,6 +45,8 @@ impl Disk {
         thread::Builder::new().name("disk".into()).spawn(move || {
             for job in queue {
                 let result = match job {
+                    // Without records it only keeps its place in the queue.
+                    Job::Keep(records, outputs) if records.is_empty() => Ok(Some(outputs)),
                     Job::Keep(records, outputs) => store.keep(&records).map(|()| Some(outputs)),
                     Job::Tell(event) => log.tell(&event).map(|()| None),
                     Job::Flush(flushed) => {
@@ -71,19 +75,39 @@ impl Disk {
         self.send(Job::Keep(records, outputs))
     }
 
-    /// Appends an event to the log.
+    /// Appends an event to the log. A disk too slow for its log loses events, not the node.
     ///
     /// # Errors
-    /// As [`Disk::keep`].
+    /// A disk that has failed.
     pub fn tell(&self, event: Value) -> Result<()> {
-        self.send(Job::Tell(event))
+        match self.jobs.try_send(Job::Tell(event)) {
+            Ok(()) | Err(mpsc::TrySendError::Full(_)) => Ok(()),
+            Err(mpsc::TrySendError::Disconnected(_)) => bail!("the disk has failed"),
+        }
     }
 
-    /// Waits until everything so far is written. For the very end only.
-    pub fn flush(&self) {
+    /// Waits until everything so far is written, and gives the first failure among what the disk says meanwhile. For
+    /// the very end only.
+    ///
+    /// # Errors
+    /// What the disk could not write.
+    pub fn flush(&self, done: &mut Receiver<Done>) -> Result<()> {
         let (flushed, wait) = mpsc::sync_channel(1);
-        if self.send(Job::Flush(flushed)).is_ok() {
-            let _ = wait.recv();
+        if self.send(Job::Flush(flushed)).is_err() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        loop {
+            let finished = !matches!(wait.recv_timeout(FLUSH_POLL), Err(mpsc::RecvTimeoutError::Timeout));
+            // The disk waits, too, while nobody takes what it says.
+            while let Ok(said) = done.try_recv() {
+                if let (Done::Failed(error), true) = (said, result.is_ok()) {
+                    result = Err(error);
+                }
+            }
+            if finished {
+                return result;
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub fn unix_ms() -> u64 {
 pub struct EventLog {
     path: PathBuf,
     file: File,
+    /// Whether the last line may be half written.
+    broken: bool,
 }
 
 impl EventLog {
@@ -30,7 +32,8 @@ impl EventLog {
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("events.jsonl");
         let open = OpenOptions::new().create(true).append(true).read(true).open(&path);
-        let mut log = Self { file: open.with_context(|| format!("cannot write {}", path.display()))?, path };
+        let mut log =
+            Self { file: open.with_context(|| format!("cannot write {}", path.display()))?, path, broken: false };
         log.end_broken_line()?;
         Ok(log)
     }
@@ -60,7 +63,12 @@ impl EventLog {
         }
         let mut bytes = serde_json::to_vec(&line)?;
         bytes.push(b'\n');
-        self.append(&bytes)
+        if std::mem::take(&mut self.broken) {
+            bytes.insert(0, b'\n');
+        }
+        let appended = self.append(&bytes);
+        self.broken = appended.is_err();
+        appended
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {

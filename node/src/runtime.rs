@@ -10,18 +10,20 @@ use crate::{
     train::{Learner, Settings},
     trainer::{Report, Trainer},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::{
     charter::Charter,
     fuse,
     message::{Context, Kind},
     mixture::Layout,
-    round::{Event, Input, Output, Product, State},
+    round::{Event, Input, Job, Output, Product, State},
 };
 use libp2p::Multiaddr;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
+    io::Write as _,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -39,6 +41,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The last head's way out, before the connections close.
 const LAST_WORDS: Duration = Duration::from_millis(750);
+
+/// How long a node has to stop by itself once its scenario's runner is gone.
+const LAST_RESORT: Duration = Duration::from_secs(15);
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -109,6 +114,10 @@ pub async fn run(options: Options) -> Result<()> {
         charter,
         threads: options.threads,
         products: product_sender,
+        keeping: 0,
+        grumbles: Grumbles::default(),
+        started: Instant::now(),
+        started_ms: unix_ms(),
         evaluated: false,
         finished_at: None,
     };
@@ -138,6 +147,11 @@ struct Node {
     charter: Charter,
     threads: usize,
     products: Sender<Result<Product>>,
+    /// Writes that the disk has not reported yet.
+    keeping: usize,
+    grumbles: Grumbles,
+    started: Instant,
+    started_ms: u64,
     /// Whether the final mixture is evaluated.
     evaluated: bool,
     finished_at: Option<Instant>,
@@ -162,14 +176,7 @@ impl Node {
             Err(error) => json!({"event": "error", "message": format!("{error:#}")}),
         };
         let _ = self.disk.tell(last);
-        self.disk.flush();
-        // A disk that failed at the very end has not been heard yet.
-        while let Ok(said) = done.try_recv() {
-            if let Done::Failed(error) = said {
-                return result.and(Err(error));
-            }
-        }
-        result
+        result.and(self.disk.flush(&mut done))
     }
 
     fn begin(&mut self, options: &Options, identity: &Identity) -> Result<()> {
@@ -198,10 +205,13 @@ impl Node {
         loop {
             tokio::select! {
                 event = self.network.next() => self.on_network(event)?,
-                Some(report) = reports.recv() => self.on_report(report)?,
+                report = reports.recv() => self.on_report(report.context("the trainer has stopped unexpectedly")?)?,
                 Some(product) = products.recv() => self.handle(Input::Computed(product?))?,
-                Some(said) = done.recv() => match said {
-                    Done::Kept(outputs) => self.perform(outputs)?,
+                said = done.recv() => match said.context("the disk's thread has stopped unexpectedly")? {
+                    Done::Kept(outputs) => {
+                        self.keeping -= 1;
+                        self.perform(outputs)?;
+                    }
                     Done::Failed(error) => return Err(error),
                 },
                 _ = ticks.tick() => {
@@ -220,47 +230,64 @@ impl Node {
     }
 
     fn handle(&mut self, input: Input) -> Result<()> {
-        let outputs = self.state.handle(input, unix_ms());
+        // Runs on whatever happens to the system's clock, and starts above all earlier runs of this node.
+        let now = self.started_ms + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
+        let outputs = self.state.handle(input, now);
         self.perform(outputs)
     }
 
-    /// Does what the state says, in order; what follows something to keep waits until that is on disk.
+    /// Does what the state says, in order; what follows something to keep waits until that is on disk. While anything
+    /// is on its way there, nothing that could contain it leaves this node.
     fn perform(&mut self, outputs: Vec<Output>) -> Result<()> {
-        let mut outputs = outputs.into_iter().peekable();
-        while let Some(output) = outputs.next() {
+        let (mut records, mut waiting) = (Vec::new(), Vec::new());
+        for output in outputs {
+            let speaks = matches!(output, Output::Publish(_) | Output::Answer { .. });
             match output {
-                Output::Judge { ticket, verdict } => self.network.judge(ticket, &verdict),
-                Output::Publish(message) => self.network.publish(message),
-                Output::Pull { to, pull } => self.network.pull(&to, pull),
-                Output::Answer { ticket, batch } => self.network.answer(ticket, batch),
-                Output::Train(work) => self.trainer.work(work)?,
-                Output::Compute(job) => {
-                    let (products, threads) = (self.products.clone(), self.threads);
-                    thread::Builder::new().name("compute".into()).spawn(move || {
-                        let product = if fuse::canary() {
-                            Ok(job.run(threads))
-                        } else {
-                            Err(anyhow::anyhow!("this process does not compute by IEEE 754 (a loaded library has switched denormal numbers off), so it cannot agree with others"))
-                        };
-                        let _ = products.blocking_send(product);
-                    })?;
+                Output::Keep(message) => records.push(Record::Message(message)),
+                Output::Forget(message) => records.push(Record::Forget(message)),
+                Output::Checkpoint { checkpoint, forget_before } => {
+                    records.push(Record::Checkpoint(checkpoint, forget_before));
                 }
+                // The log may run ahead of the disk.
                 Output::Tell(event) => self.on_event(event)?,
-                keep @ (Output::Keep(_) | Output::Checkpoint { .. }) => {
-                    let mut records = vec![record(keep)];
-                    let mut rest = Vec::new();
-                    for output in outputs {
-                        match output {
-                            keep @ (Output::Keep(_) | Output::Checkpoint { .. }) => records.push(record(keep)),
-                            // The log may run ahead of the disk.
-                            Output::Tell(event) => self.on_event(event)?,
-                            other => rest.push(other),
-                        }
-                    }
-                    return self.disk.keep(records.into_iter().flatten().collect(), rest);
-                }
+                output if !records.is_empty() || (speaks && self.keeping > 0) => waiting.push(output),
+                output => self.act(output)?,
             }
         }
+        if records.is_empty() && waiting.is_empty() {
+            return Ok(());
+        }
+        self.keeping += 1;
+        self.disk.keep(records, waiting)
+    }
+
+    fn act(&mut self, output: Output) -> Result<()> {
+        match output {
+            Output::Judge { ticket, verdict } => self.network.judge(ticket, &verdict),
+            Output::Publish(message) => self.network.publish(message),
+            Output::Pull { to, pull } => self.network.pull(&to, pull),
+            Output::Answer { ticket, batch } => self.network.answer(ticket, batch),
+            Output::Train(work) => self.trainer.work(work),
+            Output::Compute(job) => self.compute(job)?,
+            Output::Tell(_) | Output::Keep(_) | Output::Forget(_) | Output::Checkpoint { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn compute(&self, job: Job) -> Result<()> {
+        let (products, threads) = (self.products.clone(), self.threads);
+        thread::Builder::new().name("compute".into()).spawn(move || {
+            let product = if fuse::canary() {
+                let run = std::panic::AssertUnwindSafe(|| job.run(threads));
+                std::panic::catch_unwind(run)
+                    .map_err(|_| anyhow!("fusing has failed; this is a defect, please report it"))
+            } else {
+                Err(anyhow!(
+                    "this process does not compute by IEEE 754 (a loaded library has switched denormal numbers off), so it cannot agree with others"
+                ))
+            };
+            let _ = products.blocking_send(product);
+        })?;
         Ok(())
     }
 
@@ -275,9 +302,19 @@ impl Node {
             fields.insert("bytes_out".into(), traffic.bytes_out.into());
             fields.insert("bytes_in".into(), traffic.bytes_in.into());
         }
+        if let Event::Refused { from, .. } = &event
+            && !self.grumbles.allow(Some(*from))
+        {
+            return Ok(());
+        }
         // Heads are many and say little.
         if !matches!(event, Event::Received { kind: Kind::Head, .. }) {
             self.tell(value)?;
+        }
+        if let Event::TooFarBehind { round, open, .. } = event {
+            bail!(
+                "this node is in round {round} and its network in round {open}, beyond what peers keep; start it with a new state folder and the same key"
+            );
         }
         Ok(())
     }
@@ -298,15 +335,17 @@ impl Node {
             NetEvent::Answered(from, batch) => self.handle(Input::Answered { from, batch }),
             NetEvent::Unanswered(from) => self.handle(Input::Unanswered { from }),
             NetEvent::Misfit { peer, reason, given } => {
-                self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+                if given || self.grumbles.allow(None) {
+                    self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+                }
                 if given {
                     bail!("the peer {peer} does not belong to this network: {reason}");
                 }
-                eprintln!("a peer that does not belong to this network has called ({peer}): {reason}");
+                warn(&format!("a peer that does not belong to this network has called ({peer}): {reason}"));
                 Ok(())
             }
             NetEvent::Unreachable(reason) => {
-                eprintln!("{reason}");
+                warn(&reason);
                 self.tell(json!({"event": "unreachable", "reason": reason}))
             }
             NetEvent::Dropped(reason) => self.tell(json!({"event": "dropped", "reason": reason})),
@@ -354,7 +393,7 @@ impl Node {
 
     /// Whether the last round is closed here, and everybody who can be told knows it.
     fn may_leave(&mut self) -> bool {
-        if !self.state.is_finished() || !self.evaluated {
+        if !self.state.is_finished() || !self.state.is_settled() || !self.evaluated {
             return false;
         }
         let finished_at = *self.finished_at.get_or_insert_with(Instant::now);
@@ -381,12 +420,32 @@ impl Node {
     }
 }
 
-fn record(output: Output) -> Option<Record> {
-    match output {
-        Output::Keep(message) => Some(Record::Message(message)),
-        Output::Checkpoint { checkpoint, forget_before } => Some(Record::Checkpoint(checkpoint, forget_before)),
-        _ => None,
+/// Complaints in the log, of one peer in one minute. What a peer gets refused beyond that is not worth the disk.
+const GRUMBLES_A_MINUTE: u32 = 20;
+
+/// How much the log has been told of whose misbehaviour.
+#[derive(Default)]
+struct Grumbles {
+    minute: Option<Instant>,
+    /// By member; strangers share one count.
+    told: BTreeMap<Option<NodeId>, u32>,
+}
+
+impl Grumbles {
+    fn allow(&mut self, who: Option<NodeId>) -> bool {
+        if self.minute.is_none_or(|minute| minute.elapsed() > Duration::from_secs(60)) {
+            self.minute = Some(Instant::now());
+            self.told.clear();
+        }
+        let told = self.told.entry(who).or_default();
+        *told = told.saturating_add(1);
+        *told <= GRUMBLES_A_MINUTE
     }
+}
+
+/// Says something on standard error, if that can still be written.
+fn warn(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Ctrl-C, SIGTERM, and in a scenario the end of standard input: the runner holds its other end for as long as it
@@ -411,6 +470,9 @@ fn stop_signal(in_scenario: bool) -> Result<Receiver<&'static str>> {
         thread::Builder::new().name("stdin".into()).spawn(move || {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
             let _ = sender.blocking_send("the scenario's runner is gone");
+            // A node that hangs must not outlive its runner either.
+            thread::sleep(LAST_RESORT);
+            std::process::exit(1);
         })?;
     }
     Ok(receiver)

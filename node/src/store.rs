@@ -46,6 +46,8 @@ pub struct Store {
 pub enum Record {
     /// A message of the ledger.
     Message(Arc<Message>),
+    /// A message of the ledger that is to go.
+    Forget(Arc<Message>),
     /// A state, and the first round whose messages are still needed.
     Checkpoint(Arc<Checkpoint>, u64),
 }
@@ -181,10 +183,12 @@ impl Store {
             for record in records {
                 match record {
                     Record::Message(message) => {
-                        let Some(step) = message.kind.step(message.round) else { continue };
-                        let mut key = message.signed.author().as_bytes().to_vec();
-                        key.extend_from_slice(message.digest().as_bytes());
-                        messages.insert((row(step), key.as_slice()), message.bytes.as_slice())?;
+                        let (row, name) = key(message);
+                        messages.insert((row, name.as_slice()), message.bytes.as_slice())?;
+                    }
+                    Record::Forget(message) => {
+                        let (row, name) = key(message);
+                        messages.remove((row, name.as_slice()))?;
                     }
                     Record::Checkpoint(checkpoint, forget_before) => {
                         let bytes = wire::encode(&**checkpoint, CHECKPOINT_BYTES_MAX)?;
@@ -200,6 +204,12 @@ impl Store {
         writing.commit()?;
         Ok(())
     }
+}
+
+/// A message's key in the ledger. Heads are not kept, and so have no step.
+fn key(message: &Message) -> (u64, Vec<u8>) {
+    let step = message.kind.step(message.round).unwrap_or(Step::Round(message.round));
+    (row(step), [*message.signed.author().as_bytes(), *message.digest().as_bytes()].concat())
 }
 
 fn row(step: Step) -> u64 {

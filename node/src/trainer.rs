@@ -16,14 +16,21 @@ use safetensors::{
     SafeTensors,
     tensor::{Dtype, TensorView},
 };
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::mpsc, thread};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
 use tokio::sync::mpsc::Sender;
 
 /// candle's backward pass recurses once per operation: 2 MiB overflow at some thousand of them.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
 
-/// Work waiting: one step's, and its alignment.
-const QUEUE: usize = 8;
+/// The share of a reference's variance that a backbone must explain. Backbones that fit their task explain 0.8 and
+/// more (measured on digits); below a twentieth, what the others send means nothing here.
+const FIT_MIN: f64 = 0.05;
 
 /// What the trainer reports.
 #[derive(Debug)]
@@ -46,7 +53,58 @@ pub enum Report {
 
 /// The runtime's end of the trainer.
 pub struct Trainer {
-    work: mpsc::SyncSender<Work>,
+    queue: Arc<Queue>,
+}
+
+/// Work waiting: genesis has three pieces, and of rounds only the newest counts, so there are never more than four.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    work: VecDeque<Work>,
+    closed: bool,
+}
+
+impl Queue {
+    /// Adds work. A round that has not begun is given up for a newer one: a node slower than its network trains what
+    /// is open when it gets to it.
+    fn push(&self, work: Work) {
+        let is_round = |work: &Work| matches!(work, Work::Round { .. } | Work::Finish { .. });
+        let mut waiting = self.lock();
+        if is_round(&work) {
+            waiting.work.retain(|work| !is_round(work));
+        }
+        waiting.work.push_back(work);
+        self.changed.notify_one();
+    }
+
+    /// No more work comes.
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// The next work, waited for; none once the queue is closed.
+    fn next(&self) -> Option<Work> {
+        let mut waiting = self.lock();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            if let Some(work) = waiting.work.pop_front() {
+                return Some(work);
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Trainer {
@@ -61,7 +119,8 @@ impl Trainer {
         reports: Sender<Report>,
         load: impl FnOnce() -> Result<Learner> + Send + 'static,
     ) -> Result<Self> {
-        let (work, queue) = mpsc::sync_channel(QUEUE);
+        let queue = Arc::new(Queue::default());
+        let waiting = queue.clone();
         thread::Builder::new().name("trainer".into()).stack_size(STACK_BYTES).spawn(move || {
             let failed = (|| {
                 let learner = load()?;
@@ -77,24 +136,27 @@ impl Trainer {
                 if with_alone && let Some(alone) = thread.learner.alone()? {
                     thread.report(Report::Alone(alone))?;
                 }
-                queue.iter().try_for_each(|work| thread.work(work))
+                while let Some(work) = waiting.next() {
+                    thread.work(work)?;
+                }
+                Ok(())
             })();
             if let Err(error) = failed {
                 let _ = reports.blocking_send(Report::Failed(error));
             }
         })?;
-        Ok(Self { work })
+        Ok(Self { queue })
     }
 
     /// Hands over work.
-    ///
-    /// # Errors
-    /// A trainer that has stopped, or that is given more work than one step has.
-    pub fn work(&self, work: Work) -> Result<()> {
-        self.work.try_send(work).map_err(|error| match error {
-            mpsc::TrySendError::Full(_) => anyhow::anyhow!("the trainer is given work faster than rounds can close"),
-            mpsc::TrySendError::Disconnected(_) => anyhow::anyhow!("the trainer has stopped"),
-        })
+    pub fn work(&self, work: Work) {
+        self.queue.push(work);
+    }
+}
+
+impl Drop for Trainer {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 
@@ -171,6 +233,12 @@ impl Thread {
                 Vec::new()
             }
         };
+        if let Some(worst) = fit.iter().copied().reduce(f64::min).filter(|worst| *worst < FIT_MIN) {
+            bail!(
+                "this backbone explains only {:.1} % of what the network's backbones see in the anchors, so it cannot be aligned; use one that fits the task",
+                100.0 * worst
+            );
+        }
         self.save()?;
         self.report(Report::Aligned(fit))
     }

@@ -16,6 +16,15 @@ pub enum Entry {
     Conflict(Arc<Message>, Arc<Message>),
 }
 
+impl Entry {
+    fn messages(&self) -> Vec<&Arc<Message>> {
+        match self {
+            Entry::One(message) => vec![message],
+            Entry::Conflict(first, second) => vec![first, second],
+        }
+    }
+}
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
@@ -72,10 +81,26 @@ impl StepSet {
 
     /// All messages, proofs of conflict included.
     pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.entries.values().flat_map(|entry| match entry {
-            Entry::One(message) => vec![message],
-            Entry::Conflict(first, second) => vec![first, second],
-        })
+        self.entries.values().flat_map(Entry::messages)
+    }
+
+    /// How many authors have an entry, conflicts included.
+    pub fn delivered(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Keeps the authors of whom all messages pass, and gives the messages of the others.
+    pub fn retain(&mut self, passes: impl Fn(&Message) -> bool) -> Vec<Arc<Message>> {
+        let mut dropped = Vec::new();
+        self.entries.retain(|_, entry| {
+            let messages = entry.messages();
+            let kept = messages.iter().all(|message| passes(message));
+            if !kept {
+                dropped.extend(messages.into_iter().cloned());
+            }
+            kept
+        });
+        dropped
     }
 
     /// How many messages count.

@@ -73,8 +73,9 @@ pub const EXPONENT_RANGE_MAX: i16 = 60;
 /// Rounds behind the current one whose updates are still taken and refolded.
 pub const HORIZON_MAX: u64 = 16;
 
-/// Rounds of updates that a node keeps for peers that fall behind.
-pub const ROUNDS_KEPT: u64 = 64;
+/// Rounds of updates that a node keeps for peers that fall behind. The largest updates of the largest membership take
+/// 50 MB a round; the default ones of eight nodes 30 KB.
+pub const ROUNDS_KEPT: u64 = 32;
 
 /// Rounds ahead of the current one whose updates are kept for later: a peer is at most two closes ahead of the
 /// slowest node that it has heard from.
@@ -89,7 +90,7 @@ pub const CODE_NORM_MAX: i64 = 4;
 /// Pulls under way at once: one a step is enough, and one more covers a peer that does not answer.
 pub const PULLS_MAX: usize = 2;
 
-/// How long a pull may take before another peer is asked, in ms.
+/// How long a pull may take before another peer is asked, in ms. A late answer is taken in all the same.
 pub const PULL_TIMEOUT_MS: u64 = 10_000;
 
 /// How soon a node that waits asks a peer for what it may have missed, in ms; doubled each time, up to

@@ -165,12 +165,19 @@ pub struct Message {
     pub signed: Signed<Content>,
     /// The envelope's bytes, as they arrived.
     pub bytes: Vec<u8>,
+    digest: Digest,
 }
 
 impl Message {
+    fn new(envelope: &Envelope, signed: Signed<Content>, bytes: Vec<u8>) -> Self {
+        let Envelope { kind, round, genesis, sequence, .. } = *envelope;
+        let digest = Digest::of("heterotune 2026 payload", &[signed.payload()]);
+        Self { kind, round, genesis, sequence, signed, bytes, digest }
+    }
+
     /// The digest that the ledger knows the payload by.
     pub fn digest(&self) -> Digest {
-        Digest::of("heterotune 2026 payload", &[self.signed.payload()])
+        self.digest
     }
 }
 
@@ -243,7 +250,7 @@ impl Context {
             signature: *signed.signature(),
         };
         let bytes = wire::encode(&envelope, limits::MESSAGE_BYTES_MAX)?;
-        Ok(Message { kind, round, genesis, sequence, signed, bytes })
+        Ok(Message::new(&envelope, signed, bytes))
     }
 
     /// Reads an envelope and checks what costs little: size, form, version, network, and that the author is a member.
@@ -268,13 +275,14 @@ impl Context {
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn verify(&self, envelope: Envelope, bytes: &[u8]) -> Result<Message, Reason> {
-        let Envelope { genesis, kind, round, author, sequence, payload, signature, .. } = envelope;
-        let context = self.signing_context(&genesis, round, &author, sequence);
+    pub fn verify(&self, mut envelope: Envelope, bytes: &[u8]) -> Result<Message, Reason> {
+        let Envelope { kind, round, author, signature, .. } = envelope;
+        let context = self.signing_context(&envelope.genesis, round, &author, envelope.sequence);
+        let payload = std::mem::take(&mut envelope.payload);
         let signed = Signed::verify(author, kind.tag(), &context, payload, signature, |payload| {
             self.decode(kind, round, payload)
         })?;
-        Ok(Message { kind, round, genesis, sequence, signed, bytes: bytes.to_vec() })
+        Ok(Message::new(&envelope, signed, bytes.to_vec()))
     }
 
     fn decode(&self, kind: Kind, round: u64, payload: &[u8]) -> Result<Content, Reason> {
@@ -351,10 +359,93 @@ pub struct Pull {
 pub struct Batch {
     /// The step.
     pub step: Step,
-    /// Whether the sender has closed it.
-    pub closed: bool,
+    /// The sender's open step.
+    pub open: Step,
+    /// All payloads that the sender holds of the step, by digest.
+    pub ids: Vec<Digest>,
     /// Whether there is more than fitted.
     pub more: bool,
     /// The envelopes' bytes.
     pub messages: Vec<serde_bytes::ByteBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{charter, identity};
+    use proptest::prelude::*;
+
+    fn context() -> Context {
+        Context::new(charter(3)).unwrap()
+    }
+
+    fn update(context: &Context, mantissa: i32) -> Message {
+        let groups = context.layout.groups().iter();
+        let groups = groups.map(|group| Group { exponent: -10, mantissas: vec![mantissa; group.values()] }).collect();
+        context.say(&identity(0), Digest::ZERO, 1, 7, Content::Update(groups)).unwrap()
+    }
+
+    /// These bytes are what other versions of this program read and write: whoever changes them changes the protocol's
+    /// version.
+    #[test]
+    fn the_bytes_on_the_wire_are_fixed() {
+        let context = context();
+        let message = update(&context, 5);
+        let digest = |bytes: &[u8]| Digest::of("test", &[bytes]).to_string();
+        assert_eq!(context.network.to_string(), "NETWORK");
+        assert_eq!(digest(&message.bytes), "UPDATE");
+        let head = Head { step: Step::Round(3), closed: Digest::ZERO, state: Digest::ZERO };
+        let head = context.say(&identity(1), Digest::ZERO, 3, 8, Content::Head(head)).unwrap();
+        assert_eq!(digest(&head.bytes), "HEAD");
+        let pull = Request::Pull(Pull { step: Step::Statistics, have: vec![Digest::ZERO] });
+        assert_eq!(digest(&wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap()), "PULL");
+    }
+
+    #[test]
+    fn what_is_said_is_read_and_its_bytes_are_kept() {
+        let context = context();
+        let said = update(&context, -3);
+        assert!(said.bytes.len() - said.signed.payload().len() < limits::ENVELOPE_BYTES_MAX);
+        let read = context.verify(context.open(&said.bytes).unwrap(), &said.bytes).unwrap();
+        assert_eq!((read.signed.value(), &read.bytes), (said.signed.value(), &said.bytes));
+        assert_eq!(read.digest(), said.digest());
+    }
+
+    #[test]
+    fn every_field_is_under_the_signature() {
+        let context = context();
+        let said = update(&context, 1);
+        let envelope = context.open(&said.bytes).unwrap();
+        let forged = |change: fn(&mut Envelope)| {
+            let mut envelope = envelope.clone();
+            change(&mut envelope);
+            context.verify(envelope, &said.bytes).err()
+        };
+        assert_eq!(forged(|_| {}), None);
+        assert_eq!(forged(|envelope| envelope.genesis = Digest::of("other", &[])), Some(Reason::Forged));
+        assert_eq!(forged(|envelope| envelope.kind = Kind::Head), Some(Reason::Forged));
+        assert_eq!(forged(|envelope| envelope.round = 2), Some(Reason::Forged));
+        assert_eq!(forged(|envelope| envelope.author = identity(1).id()), Some(Reason::Forged));
+        assert_eq!(forged(|envelope| envelope.sequence = 8), Some(Reason::Forged));
+        assert_eq!(forged(|envelope| envelope.payload[0] ^= 1), Some(Reason::Forged));
+        assert_eq!(forged(|envelope| envelope.signature[0] ^= 1), Some(Reason::Forged));
+    }
+
+    proptest! {
+        /// Claimed lengths in short messages cost nothing, whatever else the bytes say.
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), head in 0x40u8..0xff, length: u64) {
+            let mut claim = vec![head | 0x1b];
+            claim.extend_from_slice(&length.to_be_bytes());
+            claim.extend_from_slice(&bytes);
+            for bytes in [&bytes, &claim] {
+                prop_assert!(context().open(bytes).is_err());
+                prop_assert!(Charter::decode(bytes).is_err());
+                let _ = wire::decode::<Request>(bytes, limits::REQUEST_BYTES_MAX);
+                let _ = wire::decode::<Response>(bytes, limits::RESPONSE_BYTES_MAX);
+                let _ = wire::decode::<Update>(bytes, limits::PAYLOAD_BYTES_MAX);
+                let _ = wire::decode::<crate::round::Checkpoint>(bytes, limits::PAYLOAD_BYTES_MAX);
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The network's edge: a libp2p swarm with two protocols of ours on it.
 //!
-//! - Gossip ([`gossip`]): one topic a network; what [`heterotune_protocol`] signs travels here.
-//! - Requests ([`behaviour::Behaviour::requests`]): hellos (who are you, whom do you know) and pulls (what did I miss).
+//! - Gossip (`gossip`): one topic a network; what [`heterotune_protocol`] signs travels here.
+//! - Requests (`behaviour`, `hello`): hellos (who are you, whom do you know) and pulls (what did I miss).
 //!
 //! [`Network`] turns swarm events into [`NetEvent`]s and knows nothing of rounds. [`Peers`] keeps the addresses.
 

@@ -20,6 +20,8 @@ pub struct Peers {
     /// Addresses given by the user; whoever answers there.
     given: Vec<Multiaddr>,
     connected: BTreeMap<PeerId, usize>,
+    /// Members that have been in this network since the start.
+    welcome: BTreeSet<PeerId>,
     retry_at: Instant,
     retry_after: Duration,
 }
@@ -28,7 +30,14 @@ impl Peers {
     /// The members of a network and the addresses that the user gave.
     pub fn new(members: impl IntoIterator<Item = PeerId>, given: Vec<Multiaddr>) -> Self {
         let members = members.into_iter().map(|member| (member, BTreeSet::new())).collect();
-        Self { members, given, connected: BTreeMap::new(), retry_at: Instant::now(), retry_after: RETRY_MIN }
+        Self {
+            members,
+            given,
+            connected: BTreeMap::new(),
+            welcome: BTreeSet::new(),
+            retry_at: Instant::now(),
+            retry_after: RETRY_MIN,
+        }
     }
 
     /// Whether a peer is a member.
@@ -42,6 +51,23 @@ impl Peers {
         let Some(addresses) = self.members.get_mut(peer) else { return false };
         let Ok(address) = address.with_p2p(*peer) else { return false };
         addresses.len() < ADDRESSES_MAX && addresses.insert(address) && !connected
+    }
+
+    /// Forgets an address where nobody answers, to make room for one where somebody does.
+    pub fn forget(&mut self, address: &Multiaddr) {
+        for addresses in self.members.values_mut() {
+            addresses.remove(address);
+        }
+    }
+
+    /// Notes that a member is in the same network.
+    pub fn welcomed(&mut self, peer: &PeerId) {
+        self.welcome.insert(*peer);
+    }
+
+    /// Whether a member has been in the same network since this node's start.
+    pub fn was_welcome(&self, peer: &PeerId) -> bool {
+        self.welcome.contains(peer)
     }
 
     /// Notes a connection. Whether it is the first to that peer.

@@ -309,20 +309,8 @@ impl Network {
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
                 self.on_closed(peer_id, num_established, cause.as_ref());
             }
-            SwarmEvent::OutgoingConnectionError { error, .. } if !self.told_unreachable => {
-                if let DialError::Transport(failed) = &error
-                    && let Some((address, why)) = failed.first()
-                    && self.peers.is_given(address)
-                {
-                    self.told_unreachable = true;
-                    let reason = match why {
-                        TransportError::MultiaddrNotSupported(_) => "this form of address is not supported".into(),
-                        TransportError::Other(error) => root_cause(error),
-                    };
-                    self.events.push_back(NetEvent::Unreachable(format!(
-                        "no answer from {address} yet ({reason}); trying on"
-                    )));
-                }
+            SwarmEvent::OutgoingConnectionError { error: DialError::Transport(failed), .. } => {
+                failed.iter().for_each(|(address, why)| self.on_unreachable(address, why));
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 for address in info.listen_addrs.into_iter().take(hello::ADDRESSES_MAX) {
@@ -332,6 +320,20 @@ impl Network {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request(event),
             _ => {}
+        }
+    }
+
+    fn on_unreachable(&mut self, address: &Multiaddr, why: &TransportError<std::io::Error>) {
+        if !self.peers.is_given(address) {
+            self.peers.forget(address);
+        } else if !self.told_unreachable {
+            self.told_unreachable = true;
+            let reason = match why {
+                TransportError::MultiaddrNotSupported(_) => "this form of address is not supported".into(),
+                TransportError::Other(error) => root_cause(error),
+            };
+            let told = format!("no answer from {address} yet ({reason}); trying on");
+            self.events.push_back(NetEvent::Unreachable(told));
         }
     }
 
@@ -350,9 +352,9 @@ impl Network {
         match event {
             gossipsub::Event::Subscribed { .. } => self.flush_outbox(),
             gossipsub::Event::Message { propagation_source, message_id, message } => {
-                let Some(from) = node_id(&propagation_source).filter(|_| self.judging.len() < PENDING_MAX) else {
-                    return;
-                };
+                // Strangers' messages are dropped unread; members that are not welcome yet are pulled from once they are.
+                let heard = self.welcome.contains(&propagation_source) && self.judging.len() < PENDING_MAX;
+                let Some(from) = node_id(&propagation_source).filter(|_| heard) else { return };
                 let ticket = self.ticket();
                 self.judging.insert(ticket, (message_id, propagation_source));
                 self.events.push_back(NetEvent::Message(ticket, from, message.data));
@@ -419,7 +421,8 @@ impl Network {
     /// Takes in a peer's hello: welcomes it, or tells it apart; learns whom it knows.
     fn greet(&mut self, peer: PeerId, hello: &Hello) {
         let Some(Meeting { address, given, .. }) = self.met.get(&peer) else { return };
-        let (address, given) = (address.clone(), *given);
+        // A peer that has been in this network and changes its mind does not take this node down with it.
+        let (address, given) = (address.clone(), *given && !self.peers.was_welcome(&peer));
         let mismatch = hello::mismatch(&self.context.charter, &self.charter_bytes, hello);
         let stranger = || "its key is not among the founders in the charter; add it there, on all nodes".to_string();
         if let Some(reason) = mismatch.or_else(|| (!self.peers.is_member(&peer)).then(stranger)) {
@@ -435,6 +438,7 @@ impl Network {
                 let _ = self.swarm.dial(address);
             }
         }
+        self.peers.welcomed(&peer);
         if self.welcome.insert(peer)
             && let Some(node) = node_id(&peer)
         {

@@ -95,6 +95,8 @@ pub enum Output {
     Publish(Arc<Message>),
     /// Write this message to disk.
     Keep(Arc<Message>),
+    /// Take this message off the disk: the network has closed its round without it, for good.
+    Forget(Arc<Message>),
     /// Write this state to disk; messages of rounds before `forget_before` may go.
     Checkpoint {
         /// The state.
@@ -257,6 +259,15 @@ pub enum Event {
         peer: NodeId,
         /// The open round.
         round: u64,
+    },
+    /// The network is so far ahead that no peer keeps the round any more which this node is in.
+    TooFarBehind {
+        /// Who said so.
+        peer: NodeId,
+        /// This node's open round.
+        round: u64,
+        /// The network's.
+        open: u64,
     },
     /// Something this node wanted to say does not fit into a message.
     Unsayable {

@@ -6,7 +6,7 @@ use crate::{
     genesis::{Reference, Start},
     ledger::{Entry, Inserted, Ledger},
     limits,
-    message::{Content, Context, Message, Step},
+    message::{Content, Context, Head, Message, Step},
     mixture::Mixture,
     verdict::{Reason, Verdict},
 };
@@ -46,6 +46,10 @@ pub struct State {
     early: BTreeMap<(Step, NodeId), (NodeId, Vec<u8>)>,
     /// The state before each of the last rounds, by round.
     pub(super) checkpoints: BTreeMap<u64, Arc<Checkpoint>>,
+    /// The digest of the newest of them.
+    pub(super) state_digest: Digest,
+    /// The round that the trainer was last asked to train.
+    asked: u64,
     /// The first closed round that has got a late update since.
     dirty: Option<u64>,
     /// Rounds, or a genesis step, that a job is computing now.
@@ -55,6 +59,7 @@ pub struct State {
     /// The network may be ahead of what this node knows (it was away): it trains no round before a peer has said that
     /// it is open. An update for a closed round would reopen it for everybody.
     pub(super) unsure: bool,
+    pub(super) unsure_since: Now,
     /// Deadlines in a row that a member has missed.
     silent: BTreeMap<NodeId, u64>,
     sequence: u64,
@@ -78,10 +83,13 @@ impl State {
             ledger: Ledger::default(),
             early: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            state_digest: Digest::ZERO,
+            asked: 0,
             dirty: None,
             computing: false,
             released: false,
             unsure: !saved.messages.is_empty(),
+            unsure_since: 0,
             silent: BTreeMap::new(),
             sequence: 0,
             saved,
@@ -112,7 +120,7 @@ impl State {
                 self.answered(from, batch, now, &mut out);
                 self.close_if_complete(now, &mut out);
             }
-            Input::Unanswered { from } => self.sync.unanswered(&from),
+            Input::Unanswered { from } => self.sync.unanswered(&from, now),
         }
         self.pull_if_behind(now, &mut out);
         out
@@ -129,11 +137,16 @@ impl State {
         matches!(self.step, Step::Round(round) if total > 0 && round > total)
     }
 
-    /// Members that are not known to have closed the last round.
+    /// Whether all that has come for closed rounds is folded in.
+    pub fn is_settled(&self) -> bool {
+        !self.computing && self.dirty.is_none()
+    }
+
+    /// Members that are not known to have closed the last round with the same state.
     pub fn unfinished(&self) -> Vec<NodeId> {
         let mine = self.identity.id();
-        let done =
-            |member: &NodeId| *member == mine || self.sync.head(member).is_some_and(|head| head.step >= self.step);
+        let agrees = |head: &Head| head.step >= self.step && head.state == self.state_digest;
+        let done = |member: &NodeId| *member == mine || self.sync.head(member).is_some_and(agrees);
         self.context.charter.founders.iter().filter(|member| !done(member)).copied().collect()
     }
 
@@ -172,6 +185,7 @@ impl State {
             genesis_id: self.genesis,
             left_out: std::mem::take(&mut self.left_out),
         }));
+        self.sync.forget_heads();
         let first = Checkpoint { round: 1, genesis: self.genesis, mixture, memory: Default::default() };
         self.checkpoints.insert(1, Arc::new(first));
         for checkpoint in std::mem::take(&mut self.saved.checkpoints) {
@@ -195,6 +209,7 @@ impl State {
     fn enter(&mut self, step: Step, now: Now, out: &mut Vec<Output>) {
         self.step = step;
         self.opened_at = now;
+        self.unsure_since = now;
         self.deadlines = 0;
         self.released = false;
         self.sync.entered(now);
@@ -224,26 +239,37 @@ impl State {
     /// Asks the trainer, unless this node has spoken in this step before: then it says the same again.
     fn ask_for_own(&mut self, work: Work, out: &mut Vec<Output>) {
         let own = self.ledger.get(self.step).and_then(|set| set.get(&self.identity.id()));
-        match own {
-            Some(Entry::One(message)) => out.push(Output::Publish(message.clone())),
-            Some(Entry::Conflict(..)) => {}
-            None if matches!(work, Work::Round { .. }) && self.is_behind() => {}
-            None => out.push(Output::Train(work)),
+        match (own, &work) {
+            (Some(Entry::One(message)), _) => out.push(Output::Publish(message.clone())),
+            (Some(Entry::Conflict(..)), _) => {}
+            (None, Work::Round { .. }) if self.is_behind() => {}
+            (None, Work::Round { round, .. }) => {
+                self.asked = *round;
+                out.push(Output::Train(work));
+            }
+            (None, _) => out.push(Output::Train(work)),
         }
     }
 
     /// Whether the open round is only to be caught up with.
     fn is_behind(&self) -> bool {
         let alone = self.context.charter.founders.len() == 1;
-        self.sync.is_behind(self.step) || (self.unsure && !alone)
+        self.network_is_ahead() || (self.unsure && !alone)
     }
 
     /// A peer says that the open step is open for it too: this node is up to date.
     pub(super) fn caught_up(&mut self, out: &mut Vec<Output>) {
-        let was_unsure = std::mem::take(&mut self.unsure);
+        self.unsure = false;
+        self.ask_again(out);
+    }
+
+    /// Asks for the open round's training if that has been put off and needn't be any more.
+    fn ask_again(&mut self, out: &mut Vec<Output>) {
         if let Step::Round(round) = self.step
-            && was_unsure
+            && self.asked < round
+            && !self.computing
             && !self.is_finished()
+            && !self.ledger.get(self.step).is_some_and(|set| set.has(&self.identity.id()))
         {
             let mixture = self.view();
             self.ask_for_own(Work::Round { round, mixture }, out);
@@ -270,7 +296,9 @@ impl State {
             return true;
         }
         if let Ok(message) = self.context.verify(envelope, bytes) {
-            self.sequence = self.sequence.max(message.sequence);
+            if message.signed.author() == self.identity.id() {
+                self.sequence = self.sequence.max(message.sequence);
+            }
             self.ledger.set(step).insert(Arc::new(message));
         }
         true
@@ -353,7 +381,7 @@ impl State {
     }
 
     /// A message has come for a round: if that is closed, it is to be folded again.
-    fn mark_dirty(&mut self, step: Step) {
+    pub(super) fn mark_dirty(&mut self, step: Step) {
         if step.round() > 0 && self.is_closed(step) {
             self.dirty = Some(self.dirty.map_or(step.round(), |dirty| dirty.min(step.round())));
         }
@@ -366,10 +394,12 @@ impl State {
             // Genesis is never refolded.
             return if self.is_closed(step) { Err(Reason::Stale { round, open }) } else { Ok(()) };
         }
-        if round + u64::from(self.context.charter.rounds.horizon) < open {
+        let rounds = &self.context.charter.rounds;
+        if round.saturating_add(u64::from(rounds.horizon)) < open {
             return Err(Reason::Stale { round, open });
         }
-        if round > open + limits::ROUNDS_AHEAD {
+        let last = if rounds.total > 0 { rounds.total } else { u64::MAX };
+        if round > open.saturating_add(limits::ROUNDS_AHEAD).min(last) {
             return Err(Reason::Early { round, open });
         }
         Ok(())
@@ -401,7 +431,8 @@ impl State {
         };
         // What was asked for in a genesis step that has closed since, or for a round beyond the horizon, is void. So
         // is a second contribution: an author that says two things in a step has said nothing.
-        if self.check_window(step).is_err() || self.ledger.set(step).has(&self.identity.id()) {
+        let late = step.round() > 0 && self.is_beyond_horizon(step.round());
+        if late || self.check_window(step).is_err() || self.ledger.set(step).has(&self.identity.id()) {
             return;
         }
         let Some(message) = self.say(step.round(), content, now, out) else { return };
@@ -428,14 +459,21 @@ impl State {
     fn is_complete(&self, now: Now) -> bool {
         let missing = self.missing();
         let Step::Round(_) = self.step else { return missing.is_empty() };
-        let quorum = usize::from(self.context.charter.rounds.quorum);
-        if self.ledger.get(self.step).map_or(0, |set| set.len()) < quorum {
+        if self.sync.is_reconciling() && !self.released {
+            return false;
+        }
+        // Who contradicts itself has delivered: else it could keep a round open for ever.
+        if self.ledger.get(self.step).map_or(0, |set| set.delivered()) < self.quorum() {
             return false;
         }
         // Who has missed two deadlines in a row is not waited for until it delivers again.
         let awaited = missing.iter().any(|member| self.silent.get(member).is_none_or(|missed| *missed < 2));
         let overdue = now >= self.opened_at.saturating_add(self.context.charter.rounds.deadline_ms);
         !awaited || overdue || self.released
+    }
+
+    pub(super) fn quorum(&self) -> usize {
+        self.context.charter.rounds.quorum.into()
     }
 
     pub(super) fn close_if_complete(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -547,6 +585,7 @@ impl State {
 
     /// Forgets the states beyond the horizon, and the messages that no peer will ask for.
     fn trim(&mut self, open: u64) {
+        self.state_digest = self.checkpoint().map_or(Digest::ZERO, |checkpoint| checkpoint.digest());
         let first = open.saturating_sub(u64::from(self.context.charter.rounds.horizon));
         self.checkpoints.retain(|round, _| *round >= first);
         self.ledger.forget_before(open.saturating_sub(limits::ROUNDS_KEPT));
@@ -561,6 +600,12 @@ impl State {
                 out.push(Output::Tell(Event::DeadlineMissed { round: self.step.round(), missing }));
             }
         }
+        if self.unsure && now >= self.unsure_since.saturating_add(self.context.charter.rounds.deadline_ms) {
+            // Who claimed to be ahead has had its time to prove it.
+            self.unsure = false;
+            self.sync.stop_reconciling();
+        }
+        self.ask_again(out);
         self.close_if_complete(now, out);
         self.keep_in_step(now, out);
     }

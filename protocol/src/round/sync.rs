@@ -7,9 +7,12 @@ use crate::{
     message::{Batch, Content, Head, Message, Pull, Step},
     verdict::{Reason, Verdict},
 };
-use heterotune_crypto::{Digest, NodeId};
+use heterotune_crypto::NodeId;
 use serde_bytes::ByteBuf;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Ids in a pull or a batch: a message of every member, and a second one as the proof of a conflict.
+const IDS_MAX: usize = 2 * limits::FOUNDERS_MAX;
 
 /// What a node knows of its peers, and what it has asked them.
 #[derive(Debug, Default)]
@@ -21,14 +24,21 @@ pub(super) struct Sync {
     pulls: BTreeMap<NodeId, Now>,
     /// The peer asked last, so that the next pull goes to the next one.
     asked_last: Option<NodeId>,
+    /// Until then nobody is asked at once: the last answer brought nothing.
+    quiet_until: Now,
     /// When the next pull is due though nobody is known to be ahead, and how long after it the next.
     pull_at: Now,
     pull_interval_ms: u64,
     head_at: Now,
-    /// Goes round the closed rounds that are compared with a peer's.
+    /// How many closed rounds have been compared with a peer in a step.
+    comparisons: BTreeMap<NodeId, (Step, usize)>,
+    /// Goes round the closed rounds that are compared on the timer.
     compared: usize,
-    /// How often a peer's closed rounds have been compared in a step.
-    comparisons: BTreeMap<NodeId, (Step, u64)>,
+    /// The open round of the network, as far as answers have told.
+    network_round: u64,
+    /// Rounds that this node closed by itself, to be compared with the network's before it goes on: the network has
+    /// gone on without it for longer than the horizon. None while it has not.
+    reconcile: Option<BTreeSet<u64>>,
     /// The step in which it was told that a peer's state differs; once is enough.
     told_apart: Option<Step>,
 }
@@ -37,28 +47,37 @@ impl Sync {
     pub(super) fn entered(&mut self, now: Now) {
         self.pull_interval_ms = limits::PULL_INTERVAL_MS_MIN;
         self.pull_at = now.saturating_add(self.pull_interval_ms);
+        self.quiet_until = now;
+    }
+
+    /// Genesis has changed what heads mean.
+    pub(super) fn forget_heads(&mut self) {
+        self.heads.clear();
     }
 
     pub(super) fn head(&self, member: &NodeId) -> Option<&Head> {
         self.heads.get(member).map(|(_, head)| head)
     }
 
-    pub(super) fn unanswered(&mut self, from: &NodeId) {
+    pub(super) fn unanswered(&mut self, from: &NodeId, now: Now) {
         self.pulls.remove(from);
+        self.quiet_until = now.saturating_add(limits::PULL_INTERVAL_MS_MIN);
     }
 
-    /// Whether a connected member has closed `step`.
-    pub(super) fn is_behind(&self, step: Step) -> bool {
-        self.ahead_of(step).next().is_some()
+    /// Whether the network has gone on for longer than the horizon: then the open round closes as it has closed there.
+    pub(super) fn is_reconciling(&self) -> bool {
+        self.reconcile.is_some()
     }
 
-    fn ahead_of(&self, step: Step) -> impl Iterator<Item = &NodeId> {
-        self.connected.iter().filter(move |peer| self.head(peer).is_some_and(|head| head.step > step))
+    /// Whoever claimed that has had its time to prove it.
+    pub(super) fn stop_reconciling(&mut self) {
+        self.reconcile = None;
     }
 
-    /// Whether a peer's closed rounds have been compared less than once each in this step.
-    fn may_compare(&self, peer: &NodeId, step: Step) -> bool {
-        self.comparisons.get(peer).is_none_or(|(compared, times)| *compared != step || *times < limits::HORIZON_MAX)
+    /// Connected members that say they have closed `step`.
+    pub(super) fn ahead_of(&self, step: Step) -> Vec<NodeId> {
+        let ahead = |peer: &&NodeId| self.head(peer).is_some_and(|head| head.step > step);
+        self.connected.iter().filter(ahead).copied().collect()
     }
 
     /// The next of `candidates` after the one asked last, in a circle.
@@ -69,6 +88,16 @@ impl Sync {
 }
 
 impl State {
+    /// Whether the open step is closed for the network: so many members say so that not all of them can lie.
+    pub(super) fn network_is_ahead(&self) -> bool {
+        self.sync.ahead_of(self.step).len() > (self.context.charter.founders.len() - 1) / 3
+    }
+
+    /// Whether a round's updates no longer count for those who are ahead.
+    pub(super) fn is_beyond_horizon(&self, round: u64) -> bool {
+        round.saturating_add(u64::from(self.context.charter.rounds.horizon)) < self.sync.network_round
+    }
+
     pub(super) fn connected(&mut self, peer: NodeId, now: Now, out: &mut Vec<Output>) {
         if !self.members().contains(&peer) || peer == self.identity.id() || !self.sync.connected.insert(peer) {
             return;
@@ -92,8 +121,8 @@ impl State {
             return Err(Reason::Duplicate);
         }
         self.sync.heads.insert(author, (message.sequence, head.clone()));
-        let Some(checkpoint) = self.checkpoint() else { return Ok(()) };
-        if head.step == self.step && head.state != checkpoint.digest() && self.sync.told_apart != Some(self.step) {
+        let comparable = head.step == self.step && self.is_settled() && self.step.round() > 0;
+        if comparable && head.state != self.state_digest && self.sync.told_apart != Some(self.step) {
             self.sync.told_apart = Some(self.step);
             out.push(Output::Tell(Event::StateDiffers { peer: author, round: self.step.round() }));
         }
@@ -103,8 +132,7 @@ impl State {
     /// Tells the network where this node is.
     pub(super) fn say_head(&mut self, now: Now, out: &mut Vec<Output>) {
         self.sync.head_at = now;
-        let state = self.checkpoint().map_or(Digest::ZERO, |checkpoint| checkpoint.digest());
-        let head = Head { step: self.step, closed: self.closed_digest(), state };
+        let head = Head { step: self.step, closed: self.closed_digest(), state: self.state_digest };
         if let Some(message) = self.say(self.step.round(), Content::Head(head), now, out) {
             out.push(Output::Publish(message));
         }
@@ -120,33 +148,49 @@ impl State {
         out.push(Output::Pull { to, pull: Pull { step, have } });
     }
 
-    /// While a member is known to be ahead, what it closed is fetched from it at once; and where its closed rounds
-    /// differ from ours, they are compared, each once a step and peer.
+    /// What peers are known to hold and this node lacks is asked for at once: closed rounds that differ, each once a
+    /// step and peer; and the open step, while the network is ahead.
     pub(super) fn pull_if_behind(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.computing || !self.sync.pulls.is_empty() {
+        if self.computing || !self.sync.pulls.is_empty() || now < self.sync.quiet_until {
             return;
         }
-        let differing = self
-            .sync
-            .connected
-            .iter()
-            .copied()
-            .find(|peer| self.differs(peer) && self.sync.may_compare(peer, self.step));
-        if let Some(peer) = differing {
-            let step = self.step_to_compare(&peer);
-            self.pull(peer, step, now, out);
+        if let Some(round) = self.sync.reconcile.as_ref().and_then(|rounds| rounds.first().copied()) {
+            let connected: Vec<_> = self.sync.connected.iter().copied().collect();
+            if let Some(peer) = self.sync.next_after_last(&connected) {
+                self.pull(peer, Step::Round(round), now, out);
+            }
+        } else if let Some((peer, round)) = self.next_comparison() {
+            self.pull(peer, Step::Round(round), now, out);
+        } else if !self.released {
+            let ahead = if self.unsure {
+                self.sync.connected.iter().copied().collect()
+            } else if self.network_is_ahead() {
+                self.sync.ahead_of(self.step)
+            } else {
+                Vec::new()
+            };
+            if let Some(peer) = self.sync.next_after_last(&ahead) {
+                self.pull(peer, self.step, now, out);
+            }
         }
-        if self.released {
-            return;
-        }
-        let ahead: Vec<_> = if self.unsure {
-            self.sync.connected.iter().copied().collect()
-        } else {
-            self.sync.ahead_of(self.step).copied().collect()
-        };
-        if let Some(peer) = self.sync.next_after_last(&ahead) {
-            self.pull(peer, self.step, now, out);
-        }
+    }
+
+    /// A peer in the same step whose closed sets differ, and the next of those rounds to compare with it.
+    fn next_comparison(&mut self) -> Option<(NodeId, u64)> {
+        let (step, closed) = (self.step, self.closed_digest());
+        let past: Vec<_> = self.open_past().collect();
+        let heads = self.sync.connected.iter().filter_map(|peer| Some((*peer, self.sync.head(peer)?)));
+        let differing: Vec<_> =
+            heads.filter(|(_, head)| head.step == step && head.closed != closed).map(|(peer, _)| peer).collect();
+        differing.into_iter().find_map(|peer| {
+            let (compared_in, times) = self.sync.comparisons.entry(peer).or_insert((step, 0));
+            if *compared_in != step {
+                (*compared_in, *times) = (step, 0);
+            }
+            let round = *past.get(*times)?;
+            *times += 1;
+            Some((peer, round))
+        })
     }
 
     /// On every tick: forgets pulls that nobody answers, asks the next peer when a step takes long, repeats the head.
@@ -160,22 +204,17 @@ impl State {
             self.sync.pull_at = now.saturating_add(self.sync.pull_interval_ms);
             let peers: Vec<_> = self.sync.connected.iter().copied().collect();
             if let Some(peer) = self.sync.next_after_last(&peers) {
-                let step = self.step_to_compare(&peer);
+                let step = self.step_to_ask_for(&peer);
                 self.pull(peer, step, now, out);
             }
         }
     }
 
-    /// Whether a peer in the same step holds other sets of the closed rounds.
-    fn differs(&self, peer: &NodeId) -> bool {
-        self.sync.head(peer).is_some_and(|head| head.step == self.step && head.closed != self.closed_digest())
-    }
-
-    /// What to ask a peer for: where its closed sets differ from ours, one closed round after the other, else the open
-    /// step.
-    fn step_to_compare(&mut self, peer: &NodeId) -> Step {
-        let differs =
-            self.sync.head(peer).is_some_and(|head| head.step == self.step && head.closed != self.closed_digest());
+    /// What to ask a peer for on the timer: where its closed sets differ from ours, one closed round after the other,
+    /// else the open step.
+    fn step_to_ask_for(&mut self, peer: &NodeId) -> Step {
+        let closed = self.closed_digest();
+        let differs = self.sync.head(peer).is_some_and(|head| head.step == self.step && head.closed != closed);
         if !differs && !self.is_finished() {
             return self.step;
         }
@@ -186,14 +225,16 @@ impl State {
 
     /// What we hold of a step and the asking peer lacks, as much as fits.
     pub(super) fn answer(&self, pull: &Pull) -> Batch {
-        let mut batch = Batch { step: pull.step, closed: pull.step < self.step, more: false, messages: Vec::new() };
-        let have: BTreeSet<_> = pull.have.iter().take(2 * limits::FOUNDERS_MAX).collect();
-        let mut room = limits::RESPONSE_BYTES_MAX - limits::ENVELOPE_BYTES_MAX;
-        for message in self.ledger.get(pull.step).into_iter().flat_map(|set| set.messages()) {
+        let set = self.ledger.get(pull.step);
+        let ids = set.into_iter().flat_map(|set| set.messages()).map(|message| message.digest()).collect();
+        let mut batch = Batch { step: pull.step, open: self.step, ids, more: false, messages: Vec::new() };
+        let have: BTreeSet<_> = pull.have.iter().take(IDS_MAX).collect();
+        // An id takes 34 bytes, a byte string's header five.
+        let mut room = limits::RESPONSE_BYTES_MAX - limits::ENVELOPE_BYTES_MAX - 34 * IDS_MAX;
+        for message in set.into_iter().flat_map(|set| set.messages()) {
             if have.contains(&message.digest()) {
                 continue;
             }
-            // Five bytes of CBOR header to a byte string.
             match room.checked_sub(message.bytes.len() + 5) {
                 Some(left) => room = left,
                 None => {
@@ -207,23 +248,80 @@ impl State {
     }
 
     pub(super) fn answered(&mut self, from: NodeId, batch: Batch, now: Now, out: &mut Vec<Output>) {
-        if self.sync.pulls.remove(&from).is_none() {
-            return; // Nobody asked.
+        self.sync.pulls.remove(&from);
+        let (mut new, mut wrong) = (false, false);
+        for bytes in batch.messages.iter().take(IDS_MAX) {
+            match self.receive(from, bytes, out) {
+                Verdict::Accept => new = true,
+                Verdict::Reject(_) => wrong = true,
+                Verdict::Ignore(_) => {}
+            }
         }
-        let mut wrong = false;
-        for bytes in batch.messages.iter().take(2 * limits::FOUNDERS_MAX) {
-            wrong |= matches!(self.receive(from, bytes, out), Verdict::Reject(_));
+        if !new {
+            self.sync.quiet_until = now.saturating_add(limits::PULL_INTERVAL_MS_MIN);
         }
-        if batch.step != self.step || wrong {
+        if wrong {
             return;
         }
+        self.sync.network_round = self.sync.network_round.max(batch.open.round());
         if batch.more {
-            self.pull(from, self.step, now, out);
-        } else if batch.closed {
-            self.released = true;
-            self.unsure = true;
+            if new {
+                self.pull(from, batch.step, now, out);
+            }
+        } else if batch.step < self.step {
+            self.reconciled(&batch, out);
+        } else if batch.step > self.step {
+            // This node has gone on meanwhile, and so knows better.
+        } else if batch.open > batch.step {
+            self.sync.quiet_until = now;
+            self.closed_elsewhere(from, &batch, now, out);
         } else {
+            self.sync.reconcile = None;
             self.caught_up(out);
+        }
+    }
+
+    /// A peer has closed the open step, and we hold all that it held.
+    fn closed_elsewhere(&mut self, from: NodeId, batch: &Batch, now: Now, out: &mut Vec<Output>) {
+        if !self.unsure {
+            (self.unsure, self.unsure_since) = (true, now);
+        }
+        if let Step::Round(round) = batch.step {
+            if self.is_beyond_horizon(round) {
+                let past = self.open_past().collect();
+                if !self.sync.reconcile.get_or_insert(past).is_empty() {
+                    return;
+                }
+                self.adopt(batch, out);
+            }
+            let open = batch.open.round();
+            if open > round + limits::ROUNDS_KEPT && self.ledger.set(batch.step).delivered() < self.quorum() {
+                out.push(Output::Tell(Event::TooFarBehind { peer: from, round, open }));
+            }
+        }
+        self.released = true;
+    }
+
+    /// A peer has answered for a round that is closed here.
+    fn reconciled(&mut self, batch: &Batch, out: &mut Vec<Output>) {
+        let round = batch.step.round();
+        let waiting = self.sync.reconcile.as_ref().is_some_and(|rounds| rounds.contains(&round));
+        if waiting && self.is_beyond_horizon(round) && batch.open > batch.step {
+            self.adopt(batch, out);
+            self.sync.quiet_until = 0;
+            if let Some(rounds) = &mut self.sync.reconcile {
+                rounds.remove(&round);
+            }
+        }
+    }
+
+    /// Takes a peer's set of a round that the network has closed for good. What we hold and it lacks came too late:
+    /// our own update, signed when we were cut off.
+    fn adopt(&mut self, batch: &Batch, out: &mut Vec<Output>) {
+        let ids: BTreeSet<_> = batch.ids.iter().take(IDS_MAX).collect();
+        for message in self.ledger.set(batch.step).retain(|message| ids.contains(&message.digest())) {
+            self.mark_dirty(batch.step);
+            out.push(Output::Forget(message));
         }
     }
 }

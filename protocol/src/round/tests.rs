@@ -97,6 +97,8 @@ struct World {
     now: Now,
     /// Gossip lost, of 100.
     loss: usize,
+    /// A node that no parcel reaches or leaves.
+    cut: Option<usize>,
     /// Nodes that are switched off.
     off: Vec<bool>,
 }
@@ -112,6 +114,7 @@ impl World {
             draws: Draws(seed),
             now: 1_000,
             loss,
+            cut: None,
             off: vec![false; count],
             charter,
         };
@@ -161,6 +164,7 @@ impl World {
                     }
                 }
                 Output::Keep(message) => self.disks[node].messages.push(message.bytes.clone()),
+                Output::Forget(message) => self.disks[node].messages.retain(|kept| *kept != message.bytes),
                 Output::Checkpoint { checkpoint, .. } => self.disks[node].checkpoints.push((*checkpoint).clone()),
                 Output::Train(work) => {
                     if let Some(done) = made_up(&self.charter, node, &work) {
@@ -198,7 +202,12 @@ impl World {
         }
         let at = self.draws.below(self.under_way.len());
         let Some((to, parcel)) = self.under_way.remove(at) else { return };
-        if self.off[to] {
+        let from_outside = match &parcel {
+            Parcel::Gossip(from, _) | Parcel::Question(from, _) | Parcel::Answer(from, _) => Some(self.index(from)),
+            Parcel::Done(_) | Parcel::Product(_) => None,
+        };
+        let is_cut = self.cut.is_some_and(|cut| from_outside.is_some_and(|from| from == cut || to == cut));
+        if self.off[to] || is_cut {
             return;
         }
         match parcel {
@@ -285,6 +294,47 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    /// A member cut off for longer than the horizon, with an update that nobody got, takes the network's state.
+    #[test]
+    fn who_was_cut_off_for_long_comes_back_to_the_same_state(seed: u64) {
+        let mut charter = charter(4);
+        (charter.rounds.quorum, charter.rounds.total, charter.rounds.horizon) = (3, 8, 2);
+        let mut world = World::new(charter, seed, 0);
+        world.run_until("in round 2", |world| world.states.iter().all(|state| state.step() >= Step::Round(2)));
+        // Links break just after it has signed: its messages reach nobody, and nobody's reach it.
+        world.cut = Some(3);
+        (0..3).for_each(|node| {
+            world.tell(node, Input::Disconnected(identity(3).id()));
+            world.tell(3, Input::Disconnected(identity(node).id()));
+        });
+        world.run_until("in round 7", |world| world.states[..3].iter().all(|state| state.step() >= Step::Round(7)));
+        world.cut = None;
+        (0..3).for_each(|node| {
+            world.tell(node, Input::Connected(identity(3).id()));
+            world.tell(3, Input::Connected(identity(node).id()));
+        });
+        world.run_to_the_end();
+        world.restart(3);
+        world.run_to_the_end();
+    }
+}
+
+/// One member that claims to be far ahead stops nobody.
+#[test]
+fn one_head_stops_nobody() {
+    let mut world = World::new(strict(4), 5, 0);
+    world.run_until("in round 1", |world| world.states.iter().all(|state| state.step() >= Step::Round(1)));
+    let context = Context::new(world.charter.clone()).unwrap();
+    let head = crate::message::Head { step: Step::Round(u64::MAX), closed: Digest::ZERO, state: Digest::ZERO };
+    let head = crate::message::Content::Head(head);
+    let lie = context.say(&identity(3), world.states[0].genesis, 1, u64::MAX, head).unwrap().bytes;
+    (0..3).for_each(|node| world.tell(node, Input::Message { ticket: 0, from: identity(3).id(), bytes: lie.clone() }));
+    world.run_to_the_end();
+}
+
 /// A node in round 1 of a network of two, and the other's identity.
 fn in_round_one() -> World {
     let mut charter = charter(2);
@@ -350,6 +400,8 @@ fn what_does_not_belong_is_refused_and_changes_nothing() {
     assert_eq!(judged(&mut world, forged), Verdict::Reject(Reason::Forged));
     let stranger = says(&world, 1, 7, groups(&world, 5));
     assert!(matches!(judged(&mut world, stranger), Verdict::Reject(Reason::NotAMember { .. })));
+    let never = says(&world, u64::MAX, 1, groups(&world, 5));
+    assert!(matches!(judged(&mut world, never), Verdict::Ignore(Reason::Early { .. })));
     let early = says(&world, 9, 1, groups(&world, 5));
     assert!(matches!(judged(&mut world, early), Verdict::Ignore(Reason::Early { round: 9, open: 1 })));
     let mut few = groups(&world, 5);
