@@ -210,7 +210,8 @@ impl Node {
                 said = done.recv() => match said.context("the disk's thread has stopped unexpectedly")? {
                     Done::Kept(outputs) => {
                         self.keeping -= 1;
-                        self.perform(outputs)?;
+                        // They have waited for all that was on its way when they were said.
+                        outputs.into_iter().try_for_each(|output| self.act(output))?;
                     }
                     Done::Failed(error) => return Err(error),
                 },

@@ -128,7 +128,7 @@ impl Store {
         let differences = crate::net::differences(&bound, charter);
         if !differences.is_empty() {
             bail!(
-                "the state folder {} belongs to another network: its charter differs in {}; give this network a --state of its own",
+                "the state folder {} belongs to another network: its charter differs in {}; give this network a --state of its own, with a copy of identity.key to be the same member",
                 self.folder.display(),
                 differences.join(", ")
             );

@@ -392,13 +392,13 @@ mod tests {
         let context = context();
         let message = update(&context, 5);
         let digest = |bytes: &[u8]| Digest::of("test", &[bytes]).to_string();
-        assert_eq!(context.network.to_string(), "NETWORK");
-        assert_eq!(digest(&message.bytes), "UPDATE");
+        assert_eq!(context.network.to_string(), "35cd76afd981ffa50831eebd6811caf5fdc3f915eddd35f3522fbb5d2039ba9c");
+        assert_eq!(digest(&message.bytes), "81e0c896da7afc1a7ef9abedad4ad8495b19f8e8071b17892a192ff78052fcaa");
         let head = Head { step: Step::Round(3), closed: Digest::ZERO, state: Digest::ZERO };
         let head = context.say(&identity(1), Digest::ZERO, 3, 8, Content::Head(head)).unwrap();
-        assert_eq!(digest(&head.bytes), "HEAD");
+        assert_eq!(digest(&head.bytes), "1fbebeaa55077f7544037b6fafdcd04aa61a923915e3708c810bdc85a62c63cc");
         let pull = Request::Pull(Pull { step: Step::Statistics, have: vec![Digest::ZERO] });
-        assert_eq!(digest(&wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap()), "PULL");
+        assert_eq!(digest(&wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap()), "e977f5d1146f74163e0fd4d07209beeaf71a7e3fa21b3c89b06438c0502041db");
     }
 
     #[test]

@@ -1,0 +1,6 @@
+//! What the whole-network tests share.
+#![allow(dead_code, reason = "each test target uses a part of it")]
+
+pub(crate) mod inputs;
+pub(crate) mod process;
+pub(crate) mod scenario;
