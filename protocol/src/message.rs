@@ -398,7 +398,10 @@ mod tests {
         let head = context.say(&identity(1), Digest::ZERO, 3, 8, Content::Head(head)).unwrap();
         assert_eq!(digest(&head.bytes), "1fbebeaa55077f7544037b6fafdcd04aa61a923915e3708c810bdc85a62c63cc");
         let pull = Request::Pull(Pull { step: Step::Statistics, have: vec![Digest::ZERO] });
-        assert_eq!(digest(&wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap()), "e977f5d1146f74163e0fd4d07209beeaf71a7e3fa21b3c89b06438c0502041db");
+        assert_eq!(
+            digest(&wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap()),
+            "e977f5d1146f74163e0fd4d07209beeaf71a7e3fa21b3c89b06438c0502041db"
+        );
     }
 
     #[test]

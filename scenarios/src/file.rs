@@ -258,8 +258,8 @@ mod tests {
     #[test]
     fn mistakes_have_a_place() {
         for (from, to, text, said) in [
-            ("steps = 10", "stops = 10", "stops", "unknown field `stops`"),
-            ("steps = 10", "steps = = 10", "= 10    # o", ""),
+            ("steps = 5", "stops = 10", "stops", "unknown field `stops`"),
+            ("steps = 5", "steps = = 10", "= 10     # o", ""),
             ("alpha = 0.1", "alpha = 0.0", "alpha = 0.0", "data.alpha: must be"),
             ("name = \"carl\"", "name = \"ada\"", "name = \"ada\"\nbackbone = \"backbones/vit-d64-l4", "must differ"),
             ("name = \"carl\"", "name = \"../x\"", "name = \"../x\"", "names a folder"),

@@ -8,7 +8,7 @@ use crate::{
     testing::{charter, identity},
     verdict::{Reason, Verdict},
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A small generator of repeatable numbers (Steele, Lea and Flood 2014: SplitMix64).
@@ -251,7 +251,7 @@ fn strict(nodes: usize) -> Charter {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 0, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 0, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
 
     /// Neither order, nor loss, nor repetition matter once all updates are in.
     #[test]
@@ -295,7 +295,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 0, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 0, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
 
     /// A member cut off for longer than the horizon, with an update that nobody got, takes the network's state.
     #[test]
