@@ -19,6 +19,9 @@ use std::{
 };
 use tempfile::TempDir;
 
+/// The event after which a node is killed.
+type Instant<'a> = &'a dyn Fn(&Value) -> bool;
+
 const SEED: u64 = 7;
 const ROUNDS: u64 = 4;
 
@@ -162,7 +165,7 @@ fn a_node_killed_and_started_again_changes_nothing() {
     nodes.extend((1..4).map(|index| start(&run, index, &states, std::slice::from_ref(&first))));
 
     // In genesis, before, while and after training, and the node that the others first knew, too.
-    let kills: [(usize, &str, &dyn Fn(&Value) -> bool); 6] = [
+    let kills: [(usize, &str, Instant<'_>); 6] = [
         (1, "kernels", &|event| has(event, "published", Some(0)) && event["kind"] == "kernels"),
         (2, "an alignment", &|event| has(event, "aligned", None)),
         (1, "an open round", &|event| has(event, "round_opened", Some(2))),
