@@ -1,7 +1,8 @@
 //! The ledger: per step, the grow-only set of valid messages. The mixture is a pure function of it.
 //!
 //! An author's entry goes from empty to one payload to *conflict* (two signed payloads), and never back, so the order
-//! of arrival cannot matter: two nodes that hold the same messages hold the same sets.
+//! of arrival cannot matter: two nodes that hold the same messages hold the same sets. The one way out is
+//! [`StepSet::retain`]: a node that was cut off for longer than the horizon gives up what its network closed without.
 
 use crate::message::{Message, Step};
 use heterotune_crypto::{Digest, Hasher, NodeId};
