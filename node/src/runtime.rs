@@ -25,6 +25,7 @@ use std::{
     collections::BTreeMap,
     io::Write as _,
     path::PathBuf,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -78,9 +79,9 @@ pub async fn run(options: Options) -> Result<()> {
     let charter = read_charter(&options.charter)?;
     let store = Store::open(&options.state)?;
     let identity = identity(&options, &store)?;
-    if !charter.founders.contains(&identity.id()) {
+    if ![&charter.founders, &charter.members].iter().any(|keys| keys.contains(&identity.id())) {
         bail!(
-            "this node's key {} is not among the founders in {}; add it there, on all nodes, or use the state folder of a founder",
+            "this node's key {} is neither among the founders nor among the members in {}; add it there, on all nodes, or use the state folder of a member",
             identity.id(),
             options.charter.display()
         );
@@ -107,7 +108,7 @@ pub async fn run(options: Options) -> Result<()> {
         })?
     };
     let node = Node {
-        state: State::new(context, identity.clone(), saved),
+        state: State::new(Arc::new(context), identity.clone(), saved),
         network,
         trainer,
         disk,

@@ -29,8 +29,13 @@ pub struct Charter {
     pub name: String,
     /// Makes the network another one when it is founded anew with the same settings.
     pub nonce: u64,
-    /// The keys of the members. All of them take part in genesis.
+    /// The keys of the members that take part in genesis.
     pub founders: Vec<NodeId>,
+    /// The keys of further members, who may come when the network is founded.
+    pub members: Vec<NodeId>,
+    /// The keys of the founders whose votes seal rounds: more than two thirds of them seal, so n of them bear
+    /// (n - 1) / 3 that lie or are away.
+    pub sealers: Vec<NodeId>,
     /// The task's labels, in the order of the readout's columns.
     pub labels: Vec<String>,
     /// The public, unlabelled inputs that backbones are aligned by.
@@ -186,6 +191,8 @@ pub struct Rounds {
     pub deadline_ms: u64,
     /// Closed rounds for which late updates still count.
     pub horizon: u8,
+    /// Updates in a round. With more members than that, each round's contributors are drawn.
+    pub contributors: u16,
     /// Who closes a round.
     pub closing: Closing,
 }
@@ -194,8 +201,10 @@ pub struct Rounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Closing {
-    /// Every node by itself.
+    /// Every node by itself, provisionally; the seal follows, by up to the horizon.
     Everyone,
+    /// The round's elected leader proposes its updates; the next round begins when the sealers have sealed it.
+    Leader,
 }
 
 /// What is wrong with a charter.
@@ -222,11 +231,14 @@ impl Charter {
     pub fn new(name: &str, founders: Vec<NodeId>, labels: Vec<String>, anchors: Anchors) -> Self {
         // More than two thirds of the members.
         let quorum = u16::try_from(founders.len() * 2 / 3 + 1).unwrap_or(u16::MAX);
+        let sealers = founders.iter().take(limits::SEALERS_MAX).copied().collect();
         Self {
             protocol: limits::PROTOCOL_VERSION,
             name: name.into(),
             nonce: 0,
             founders,
+            members: Vec::new(),
+            sealers,
             labels,
             anchors,
             adapter: Adapter {
@@ -247,7 +259,14 @@ impl Charter {
                 max_liars_ppm: 333_334,
             },
             codec: Codec { kind: CodecKind::Q8, exponent_min: -40, exponent_max: 8 },
-            rounds: Rounds { total: 10, quorum, deadline_ms: 600_000, horizon: 4, closing: Closing::Everyone },
+            rounds: Rounds {
+                total: 10,
+                quorum,
+                deadline_ms: 600_000,
+                horizon: 4,
+                contributors: 64,
+                closing: Closing::Everyone,
+            },
         }
     }
 
@@ -294,11 +313,27 @@ impl Charter {
         within("protocol", self.protocol.into(), limits::PROTOCOL_VERSION.into(), limits::PROTOCOL_VERSION.into())?;
         within("the length of name", size(self.name.len()), 1, size(limits::NAME_BYTES_MAX))?;
         within("the number of founders", size(self.founders.len()), 1, size(limits::FOUNDERS_MAX))?;
-        if self.founders.iter().collect::<BTreeSet<_>>().len() != self.founders.len() {
-            return refuse("founders", "a list with the same key twice".into(), "a list of different keys");
+        within(
+            "the number of founders and members",
+            size(self.founders.len() + self.members.len()),
+            1,
+            size(limits::MEMBERS_MAX),
+        )?;
+        let mut keys = BTreeSet::new();
+        for key in self.founders.iter().chain(&self.members) {
+            if !keys.insert(key) {
+                return refuse("founders or members", format!("{key} twice"), "a list of different keys");
+            }
+            if !key.is_valid() {
+                return refuse("founders or members", key.to_string(), "a list of ed25519 public keys");
+            }
         }
-        if let Some(weak) = self.founders.iter().find(|key| !key.is_valid()) {
-            return refuse("founders", weak.to_string(), "a list of ed25519 public keys");
+        within("the number of sealers", size(self.sealers.len()), 1, size(limits::SEALERS_MAX))?;
+        if self.sealers.iter().collect::<BTreeSet<_>>().len() != self.sealers.len() {
+            return refuse("sealers", "a list with the same key twice".into(), "a list of different keys");
+        }
+        if let Some(stranger) = self.sealers.iter().find(|sealer| !self.founders.contains(sealer)) {
+            return refuse("sealers", stranger.to_string(), "a list of founders");
         }
         within("the number of labels", size(self.labels.len()), 2, size(limits::LABELS_MAX))?;
         for label in &self.labels {
@@ -358,7 +393,9 @@ impl Charter {
         )?;
         let exponent_highest = limits::EXPONENT_HIGHEST.min(codec.exponent_min + limits::EXPONENT_RANGE_MAX);
         within("codec.exponent_max", codec.exponent_max.into(), codec.exponent_min.into(), exponent_highest.into())?;
-        within("rounds.quorum", self.rounds.quorum.into(), 1, size(self.founders.len()))?;
+        within("rounds.contributors", self.rounds.contributors.into(), 1, size(limits::CONTRIBUTORS_MAX))?;
+        let contributors = (self.founders.len() + self.members.len()).min(self.rounds.contributors.into());
+        within("rounds.quorum", self.rounds.quorum.into(), 1, size(contributors))?;
         within(
             "rounds.deadline_ms",
             i64::try_from(self.rounds.deadline_ms).unwrap_or(i64::MAX),

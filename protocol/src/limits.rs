@@ -2,7 +2,7 @@
 //! computed with before it is held against one of these.
 
 /// The version of everything in this crate that two nodes must agree on.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The largest gossiped message, envelope included: 256 KiB. An update of the default shape is 1.7 KB (q8), the anchor
 /// kernels 33 KB (two spaces of 128 anchors), the class statistics 23 KB.
@@ -20,11 +20,25 @@ pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// The largest answer of a peer: eight of the largest messages. The rest is asked for again.
 pub const RESPONSE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
 
-/// The largest charter, in CBOR or TOML: 64 founders (34 bytes each) and 1,000 labels of 24 bytes fit.
-pub const CHARTER_BYTES_MAX: usize = 32 * 1024;
+/// The largest charter, in CBOR or TOML: 16,384 members (67 bytes each in TOML) and 1,000 labels fit.
+pub const CHARTER_BYTES_MAX: usize = 1_280 * 1024;
 
-/// Members of a network (and so contributors to a round) while every founder contributes to every round.
+/// The largest charter that a hello carries, so that a difference can be named: 64 founders and 1,000 labels of 24
+/// bytes fit. Of a larger one it tells only the digest.
+pub const HELLO_CHARTER_BYTES_MAX: usize = 32 * 1024;
+
+/// Founders of a network: each publishes kernels (33 KB) and statistics (23 KB), which newcomers fetch for ever.
 pub const FOUNDERS_MAX: usize = 64;
+
+/// Members of a network. Only the roster and the draw of contributors grow with them: 512 KiB of keys.
+pub const MEMBERS_MAX: usize = 16_384;
+
+/// Contributors to a round: a round's ids, messages and fold are bounded by it, and the fold's integers (see
+/// [`EXPONENT_RANGE_MAX`]).
+pub const CONTRIBUTORS_MAX: usize = 64;
+
+/// Sealers: a certificate of 31 holds 21 signatures of 80 bytes, a proposal 21 lists of 64 ids (46 KB).
+pub const SEALERS_MAX: usize = 31;
 
 /// Labels of a classification task.
 pub const LABELS_MAX: usize = 1_000;
@@ -101,4 +115,4 @@ pub const PULL_INTERVAL_MS_MIN: u64 = 1_000;
 pub const HEAD_INTERVAL_MS: u64 = 5_000;
 
 /// Peers whose heads are remembered.
-pub const HEADS_MAX: usize = FOUNDERS_MAX;
+pub const HEADS_MAX: usize = 256;

@@ -14,7 +14,7 @@ use crate::{
 };
 use heterotune_crypto::{Digest, Identity, NodeId, Signed};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// A step of the network's life. Every message but a head belongs to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -190,6 +190,8 @@ pub struct Context {
     pub layout: Layout,
     /// Its id.
     pub network: NetworkId,
+    /// The keys that may speak: founders and members.
+    pub members: BTreeSet<NodeId>,
 }
 
 impl Context {
@@ -199,7 +201,8 @@ impl Context {
     /// What is wrong with the charter.
     pub fn new(charter: Charter) -> Result<Self, crate::charter::CharterError> {
         charter.check()?;
-        Ok(Self { layout: Layout::new(&charter), network: charter.id()?, charter })
+        let members = charter.founders.iter().chain(&charter.members).copied().collect();
+        Ok(Self { layout: Layout::new(&charter), network: charter.id()?, members, charter })
     }
 
     /// What a signature covers beside the kind and the payload.
@@ -265,7 +268,7 @@ impl Context {
         if envelope.network != self.network {
             return Err(Reason::OtherNetwork { network: envelope.network });
         }
-        if !self.charter.founders.contains(&envelope.author) {
+        if !self.members.contains(&envelope.author) {
             return Err(Reason::NotAMember { author: envelope.author });
         }
         Ok(envelope)
@@ -336,7 +339,10 @@ pub enum Response {
 pub struct Hello {
     /// The protocol's version.
     pub version: u16,
-    /// The charter's bytes, so that a difference can be named.
+    /// The network's id.
+    pub network: NetworkId,
+    /// The charter's bytes, so that a difference can be named; none if they are many
+    /// ([`limits::HELLO_CHARTER_BYTES_MAX`]).
     #[serde(with = "serde_bytes")]
     pub charter: Vec<u8>,
     /// Addresses of members that the sender is connected to, as multiaddr texts.

@@ -1,13 +1,23 @@
 //! Hellos: what two nodes tell each other first, and what is said when they don't fit.
 
-use heterotune_protocol::{charter::Charter, limits, message::Hello};
+use heterotune_protocol::{
+    charter::{Charter, CharterError},
+    limits,
+    message::{Context, Hello},
+};
 use serde_json::Value;
 
 /// Addresses in a hello.
 pub(super) const ADDRESSES_MAX: usize = 32;
 
+/// The charter as hellos carry it.
+pub(super) fn charter_bytes(charter: &Charter) -> Result<Vec<u8>, CharterError> {
+    let bytes = charter.encode()?;
+    Ok(if bytes.len() <= limits::HELLO_CHARTER_BYTES_MAX { bytes } else { Vec::new() })
+}
+
 /// Why a peer with this hello is not in our network, in words; `None` if it is.
-pub(super) fn mismatch(ours: &Charter, ours_bytes: &[u8], hello: &Hello) -> Option<String> {
+pub(super) fn mismatch(ours: &Context, hello: &Hello) -> Option<String> {
     if hello.version != limits::PROTOCOL_VERSION {
         return Some(format!(
             "it speaks version {} of the protocol and this node version {}; update the older of the two",
@@ -15,13 +25,16 @@ pub(super) fn mismatch(ours: &Charter, ours_bytes: &[u8], hello: &Hello) -> Opti
             limits::PROTOCOL_VERSION
         ));
     }
-    if hello.charter == ours_bytes {
+    if hello.network == ours.network {
         return None;
+    }
+    if hello.charter.is_empty() {
+        return Some(format!("it is in the network {}; give both nodes the same charter file", hello.network));
     }
     Some(match Charter::decode(&hello.charter) {
         Ok(theirs) => format!(
             "its charter differs in {}; give both nodes the same charter file",
-            differences(ours, &theirs).join(", ")
+            differences(&ours.charter, &theirs).join(", ")
         ),
         Err(error) => format!("its charter is not valid ({error}); give both nodes the same charter file"),
     })
@@ -69,10 +82,15 @@ mod tests {
             differences(&ours, &theirs),
             ["adapter.rank (here 16, there 8)", "name (here \"digits\", there \"letters\")"]
         );
-        let bytes = ours.encode().unwrap();
-        let hello = |charter: &Charter| Hello { version: 1, charter: charter.encode().unwrap(), peers: vec![] };
-        assert_eq!(mismatch(&ours, &bytes, &hello(&ours)), None);
-        assert!(mismatch(&ours, &bytes, &hello(&theirs)).unwrap().contains("adapter.rank (here 16, there 8)"));
-        assert!(mismatch(&ours, &bytes, &Hello { version: 9, ..hello(&ours) }).unwrap().contains("version 9"));
+        let hello = |charter: &Charter| Hello {
+            version: limits::PROTOCOL_VERSION,
+            network: charter.id().unwrap(),
+            charter: charter_bytes(charter).unwrap(),
+            peers: vec![],
+        };
+        let context = Context::new(ours.clone()).unwrap();
+        assert_eq!(mismatch(&context, &hello(&ours)), None);
+        assert!(mismatch(&context, &hello(&theirs)).unwrap().contains("adapter.rank (here 16, there 8)"));
+        assert!(mismatch(&context, &Hello { version: 9, ..hello(&ours) }).unwrap().contains("version 9"));
     }
 }

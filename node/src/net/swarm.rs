@@ -126,10 +126,10 @@ impl Network {
             .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
             .with_connection_timeout(CONNECT_TIMEOUT)
             .build();
-        let members = context.charter.founders.iter().filter(|member| **member != identity.id());
+        let members = context.members.iter().filter(|member| **member != identity.id());
         Ok(Self {
             peers: Peers::new(members.filter_map(peer_id), given),
-            charter_bytes: context.charter.encode()?,
+            charter_bytes: hello::charter_bytes(&context.charter)?,
             topic: topic(&network),
             swarm,
             registry,
@@ -268,7 +268,8 @@ impl Network {
 
     fn own_hello(&self) -> Hello {
         let peers = self.peers.known_addresses().take(hello::ADDRESSES_MAX).map(ToString::to_string).collect();
-        Hello { version: limits::PROTOCOL_VERSION, charter: self.charter_bytes.clone(), peers }
+        let (version, network) = (limits::PROTOCOL_VERSION, self.context.network);
+        Hello { version, network, charter: self.charter_bytes.clone(), peers }
     }
 
     fn say_hello(&mut self, peer: PeerId) {
@@ -423,7 +424,7 @@ impl Network {
         let Some(Meeting { address, given, .. }) = self.met.get(&peer) else { return };
         // A peer that has been in this network and changes its mind does not take this node down with it.
         let (address, given) = (address.clone(), *given && !self.peers.was_welcome(&peer));
-        let mismatch = hello::mismatch(&self.context.charter, &self.charter_bytes, hello);
+        let mismatch = hello::mismatch(&self.context, hello);
         let stranger = || "its key is not among the founders in the charter; add it there, on all nodes".to_string();
         if let Some(reason) = mismatch.or_else(|| (!self.peers.is_member(&peer)).then(stranger)) {
             // It is sent away at a later tick, when the answer to its own hello has reached it.

@@ -246,6 +246,19 @@ pub enum Event {
         /// The mixture that came out.
         mixture_hash: Digest,
     },
+    /// A round is sealed: its updates and the state after it are final.
+    Sealed {
+        /// Which.
+        round: u64,
+        /// The view, from 0, in which the sealers agreed; each one more is a proposer that failed.
+        view: u32,
+        /// Updates in it.
+        updates: usize,
+        /// Members that said two different things.
+        conflicts: Vec<NodeId>,
+        /// The digest of the state after it.
+        state: Digest,
+    },
     /// A step's deadline has passed without these members.
     DeadlineMissed {
         /// The step's round; 0 in genesis.

@@ -69,9 +69,9 @@ pub struct State {
 
 impl State {
     /// A member that starts, or starts again with what it had saved.
-    pub fn new(context: Context, identity: Identity, saved: Saved) -> Self {
+    pub fn new(context: Arc<Context>, identity: Identity, saved: Saved) -> Self {
         Self {
-            context: Arc::new(context),
+            context,
             identity,
             step: Step::Kernels,
             opened_at: 0,

@@ -119,7 +119,7 @@ impl World {
             charter,
         };
         for node in 0..count {
-            let context = Context::new(world.charter.clone()).unwrap();
+            let context = Arc::new(Context::new(world.charter.clone()).unwrap());
             world.states.push(State::new(context, identity(node), Saved::default()));
         }
         (0..count).for_each(|node| world.switch_on(node));
@@ -143,7 +143,7 @@ impl World {
             Saved { messages: self.disks[node].messages.clone(), checkpoints: self.disks[node].checkpoints.clone() };
         self.under_way.retain(|(to, _)| *to != node);
         (0..self.states.len()).for_each(|other| self.tell(other, Input::Disconnected(identity(node).id())));
-        self.states[node] = State::new(Context::new(self.charter.clone()).unwrap(), identity(node), saved);
+        self.states[node] = State::new(Arc::new(Context::new(self.charter.clone()).unwrap()), identity(node), saved);
         self.switch_on(node);
     }
 
