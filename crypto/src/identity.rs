@@ -10,6 +10,11 @@ pub struct NodeId(pub(crate) [u8; 32]);
 crate::hex::text_and_serde!(NodeId);
 
 impl NodeId {
+    /// Below all others in order, and nobody's.
+    pub const LOWEST: Self = Self([0; 32]);
+    /// Above all others in order, and nobody's.
+    pub const HIGHEST: Self = Self([0xff; 32]);
+
     /// Whether `signature` is this node's over `message`. Strict: no malleable signatures, no small-order keys
     /// (`verify_strict` of ed25519-dalek), so that one message has one valid signature per signer's choice of nonce
     /// and no key signs for everything.

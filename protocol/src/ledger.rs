@@ -1,8 +1,8 @@
 //! The ledger: per step, the grow-only set of valid messages. The mixture is a pure function of it.
 //!
 //! An author's entry goes from empty to one payload to *conflict* (two signed payloads), and never back, so the order
-//! of arrival cannot matter: two nodes that hold the same messages hold the same sets. The one way out is
-//! [`StepSet::retain`]: a node that was cut off for longer than the horizon gives up what its network closed without.
+//! of arrival cannot matter: two nodes that hold the same messages hold the same sets. A seal ends that: from then on
+//! the step's set is exactly what the sealers have agreed on.
 
 use crate::message::{Message, Step};
 use heterotune_crypto::{Digest, Hasher, NodeId};
@@ -46,13 +46,13 @@ pub struct StepSet {
 impl StepSet {
     /// Adds a message.
     pub fn insert(&mut self, message: Arc<Message>) -> Inserted {
-        let author = message.signed.author();
+        let author = message.author();
         match self.entries.get(&author) {
             None => {
                 self.entries.insert(author, Entry::One(message));
                 Inserted::New
             }
-            Some(Entry::One(first)) if first.digest() == message.digest() => Inserted::Duplicate,
+            Some(Entry::One(first)) if first.id() == message.id() => Inserted::Duplicate,
             Some(Entry::One(first)) => {
                 let conflict = Entry::Conflict(first.clone(), message);
                 self.entries.insert(author, conflict);
@@ -90,18 +90,22 @@ impl StepSet {
         self.entries.len()
     }
 
-    /// Keeps the authors of whom all messages pass, and gives the messages of the others.
-    pub fn retain(&mut self, passes: impl Fn(&Message) -> bool) -> Vec<Arc<Message>> {
-        let mut dropped = Vec::new();
-        self.entries.retain(|_, entry| {
-            let messages = entry.messages();
-            let kept = messages.iter().all(|message| passes(message));
-            if !kept {
-                dropped.extend(messages.into_iter().cloned());
-            }
-            kept
-        });
-        dropped
+    /// The authors in conflict.
+    pub fn conflicts(&self) -> impl Iterator<Item = NodeId> {
+        let conflicts = |(author, entry): (&NodeId, &Entry)| matches!(entry, Entry::Conflict(..)).then_some(*author);
+        self.entries.iter().filter_map(conflicts)
+    }
+
+    /// The ids of all messages, sorted.
+    pub fn ids(&self) -> Vec<Digest> {
+        let mut ids: Vec<_> = self.messages().map(|message| message.id()).collect();
+        ids.sort();
+        ids
+    }
+
+    /// The message with this id.
+    pub fn find(&self, id: &Digest) -> Option<&Arc<Message>> {
+        self.messages().find(|message| message.id() == *id)
     }
 
     /// How many messages count.
@@ -120,7 +124,7 @@ impl StepSet {
         for (author, entry) in &self.entries {
             hasher.part(author.as_bytes());
             match entry {
-                Entry::One(message) => hasher.part(message.digest().as_bytes()),
+                Entry::One(message) => hasher.part(message.id().as_bytes()),
                 Entry::Conflict(..) => hasher.part(b"conflict"),
             }
         }
@@ -145,6 +149,17 @@ impl Ledger {
         self.steps.get(&step)
     }
 
+    /// Makes a step's set exactly these messages. What it held beside them is given back.
+    pub fn settle(&mut self, step: Step, messages: impl Iterator<Item = Arc<Message>>) -> Vec<Arc<Message>> {
+        let mut set = StepSet::default();
+        for message in messages {
+            set.insert(message);
+        }
+        let old = self.steps.insert(step, set).unwrap_or_default();
+        let set = &self.steps[&step];
+        old.messages().filter(|message| set.find(&message.id()).is_none()).cloned().collect()
+    }
+
     /// Forgets the rounds before `first`. Genesis is kept for ever.
     pub fn forget_before(&mut self, first: u64) {
         self.steps.retain(|step, _| step.round() == 0 || step.round() >= first);
@@ -162,8 +177,9 @@ mod tests {
 
     fn says(author: usize, what: u64) -> Arc<Message> {
         let context = Context::new(charter(4)).unwrap();
-        let head = Head { step: Step::Round(what), closed: Digest::ZERO, state: Digest::ZERO };
-        Arc::new(context.say(&identity(author), Digest::ZERO, 1, what, Content::Head(head)).unwrap())
+        let head = Head { unsealed: Step::Round(what), sets: Digest::ZERO, state: Digest::ZERO };
+        let content = Content::Head(head);
+        Arc::new(context.say(&identity(author), Digest::ZERO, Step::Round(1), what, content).unwrap())
     }
 
     #[test]

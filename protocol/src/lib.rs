@@ -5,6 +5,7 @@
 //! - what travels: [`wire`] (strict CBOR), [`message`] (signed envelopes, requests), [`codec`] (updates as integers),
 //!   [`verdict`] (why a message is refused)
 //! - what is computed, to the same bits everywhere: [`genesis`] (reference and starting readout), [`fuse`] (CMGA)
+//! - what is final: [`roster`] (who contributes), [`seal`] (lists, votes, certificates)
 //! - what ties it together: [`ledger`] (grow-only sets a step), [`round`] (the machine)
 //!
 //! The types to know are [`round::State`], which decides everything a node does, and [`charter::Charter`].
@@ -21,7 +22,9 @@ pub mod ledger;
 pub mod limits;
 pub mod message;
 pub mod mixture;
+pub mod roster;
 pub mod round;
+pub mod seal;
 #[cfg(test)]
 mod testing;
 pub mod verdict;

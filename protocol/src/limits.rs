@@ -87,9 +87,47 @@ pub const EXPONENT_RANGE_MAX: i16 = 60;
 /// Rounds behind the current one whose updates are still taken and refolded.
 pub const HORIZON_MAX: u64 = 16;
 
-/// Rounds of updates that a node keeps for peers that fall behind. The largest updates of the largest membership take
-/// 50 MB a round; the default ones of eight nodes 30 KB.
-pub const ROUNDS_KEPT: u64 = 32;
+/// Ids in a list, a seal, a pull: a message of every contributor, and a second one as the proof of a conflict. 4.4 KB.
+pub const IDS_MAX: usize = 2 * CONTRIBUTORS_MAX;
+
+/// The largest seal: the ids of a round, and 31 ballots of 160 bytes: 10 KB.
+pub const SEAL_BYTES_MAX: usize = 16 * 1024;
+
+/// The largest sealed state: every value of the largest mixture as a 9-byte CBOR integer, evidence of and ban on
+/// every member that has ever contributed (46 bytes each), and the digests of the horizon: 1.3 MB.
+pub const STATE_BYTES_MAX: usize = 9 * MIXTURE_VALUES_MAX + 46 * MEMBERS_MAX + 4_096;
+
+/// Ids of one step that a pull may name: its entries, and lists, votes and proposals of every sealer. 34 bytes each,
+/// 34 KB.
+pub const PULL_IDS_MAX: usize = 1_000;
+
+/// The last view there can be: one a minute for two years.
+pub const VIEW_MAX: u32 = 1 << 20;
+
+/// Views ahead of the current one in which a sealer's votes are counted.
+pub const VIEWS_AHEAD_MAX: usize = 64;
+
+/// Views, up to the newest, whose votes and proposals are kept and passed on: 31 x 2 votes of 300 bytes and a proposal
+/// of 100 KB each.
+pub const VIEWS_KEPT: u32 = 4;
+
+/// How long a view waits for its proposal at least and at most, in ms; a third of the round's deadline in between.
+pub const PATIENCE_MS_MIN: u64 = 200;
+
+/// See [`PATIENCE_MS_MIN`].
+pub const PATIENCE_MS_MAX: u64 = 3_000;
+
+/// How long a late view waits at most, in ms.
+pub const VIEW_MS_MAX: u64 = 60_000;
+
+/// Messages of steps that are not known well enough yet to judge them: of two rounds, and the sealers' of one.
+pub const EARLY_MAX: usize = 2 * CONTRIBUTORS_MAX + 4 * SEALERS_MAX;
+
+/// Messages of one peer that may fail verification in [`FLOOD_MS`] before nothing of it is looked at for as long.
+pub const FLOOD_MAX: u32 = 16;
+
+/// See [`FLOOD_MAX`].
+pub const FLOOD_MS: u64 = 10_000;
 
 /// Rounds ahead of the current one whose updates are kept for later: a peer is at most two closes ahead of the
 /// slowest node that it has heard from.

@@ -1,6 +1,12 @@
 //! What a node thinks of a message, and why.
 
-use crate::{charter::NetworkId, codec::CodecError, genesis::GenesisError, message::Kind, wire::WireError};
+use crate::{
+    charter::NetworkId,
+    codec::CodecError,
+    genesis::GenesisError,
+    message::{Kind, Step},
+    wire::WireError,
+};
 use heterotune_crypto::{Digest, NodeId, SignedError};
 
 /// What is to become of a message. Maps one to one to gossip's acceptance.
@@ -8,6 +14,8 @@ use heterotune_crypto::{Digest, NodeId, SignedError};
 pub enum Verdict {
     /// Valid and new: pass it on.
     Accept,
+    /// Valid and new, but for those who have heard it alone: don't pass it on.
+    Heard,
     /// Not wanted, but an honest peer may have sent it on: don't, and hold it against nobody.
     Ignore(Reason),
     /// No honest peer passes this on.
@@ -17,9 +25,13 @@ pub enum Verdict {
 impl From<Reason> for Verdict {
     fn from(reason: Reason) -> Self {
         match reason {
-            Reason::Duplicate | Reason::Stale { .. } | Reason::Early { .. } | Reason::OtherGenesis { .. } => {
-                Verdict::Ignore(reason)
-            }
+            Reason::Duplicate
+            | Reason::Stale { .. }
+            | Reason::Early { .. }
+            | Reason::OtherGenesis { .. }
+            | Reason::Equivocation { .. }
+            | Reason::Flood
+            | Reason::Relayed => Verdict::Ignore(reason),
             _ => Verdict::Reject(reason),
         }
     }
@@ -59,16 +71,40 @@ pub enum Reason {
     /// The signature does not verify.
     #[error("forged: the signature does not verify")]
     Forged,
-    /// A round that this kind of message cannot belong to.
-    #[error("malformed: {kind} of round {round}")]
-    WrongRound {
+    /// A step that this kind of message cannot belong to.
+    #[error("malformed: {kind} of {step}")]
+    WrongStep {
         /// What it is.
         kind: Kind,
-        /// The round it names.
-        round: u64,
+        /// The step it names.
+        step: Step,
     },
+    /// The author has no vote.
+    #[error("not a sealer: {author}")]
+    NotASealer {
+        /// Who claims to have said it.
+        author: NodeId,
+    },
+    /// The author is not among those whose updates the round is made of, or has contradicted itself before.
+    #[error("not a contributor: {author} has not been drawn for this round, or is banned")]
+    NotAContributor {
+        /// Who.
+        author: NodeId,
+    },
+    /// A list, vote, proposal or seal that is not what it must be.
+    #[error("unsound seal: {what}")]
+    Seal {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A peer has sent so much that does not verify that nothing of it is looked at for a while.
+    #[error("flood: too much of what this peer sends does not verify")]
+    Flood,
+    /// A head that somebody else passes on.
+    #[error("relayed: heads are for neighbours alone")]
+    Relayed,
     /// Too old to count.
-    #[error("stale: round {round} is closed and beyond the horizon, the open round is {open}")]
+    #[error("stale: round {round} is sealed, the open round is {open}")]
     Stale {
         /// Its round.
         round: u64,

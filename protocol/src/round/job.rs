@@ -1,11 +1,12 @@
 //! The long computations, as values: pure, and fit for another thread.
 
 use crate::{
-    codec::Group,
     fuse::{self, Memory, Report, Sender},
     genesis::{self, Kernels, Reference, Start, Statistics},
+    ledger::StepSet,
     message::{Content, Context, Message},
     mixture::{Kind, Mixture, power_of_two},
+    seal::set_digest,
 };
 use heterotune_crypto::{Digest, Hasher, NodeId};
 use serde::{Deserialize, Serialize};
@@ -23,9 +24,18 @@ pub struct Checkpoint {
     pub mixture: Mixture,
     /// The screen's evidence.
     pub memory: Memory,
+    /// Members that have said two different things, and the round in which that was settled.
+    pub banned: BTreeMap<NodeId, u64>,
+    /// The digests of the states before it, newest first, as far back as the horizon.
+    pub past: Vec<Digest>,
 }
 
 impl Checkpoint {
+    /// The first state of a network.
+    pub fn first(genesis: Digest, mixture: Mixture) -> Self {
+        Self { round: 1, genesis, mixture, memory: Memory::default(), banned: BTreeMap::new(), past: Vec::new() }
+    }
+
     /// The digest of all of it.
     pub fn digest(&self) -> Digest {
         let mut hasher = Hasher::new("heterotune 2026 state");
@@ -36,17 +46,36 @@ impl Checkpoint {
             hasher.part(author.as_bytes());
             hasher.part(&evidence.to_le_bytes());
         }
+        hasher.part(b"banned");
+        for (member, round) in &self.banned {
+            hasher.part(member.as_bytes());
+            hasher.part(&round.to_le_bytes());
+        }
+        hasher.part(b"past");
+        self.past.iter().for_each(|digest| hasher.part(digest.as_bytes()));
         hasher.finish()
     }
 }
 
-/// The counting updates of a round.
+/// What a round is made of.
 #[derive(Clone, Debug)]
 pub struct RoundSet {
     /// The round.
     pub round: u64,
-    /// Its updates.
+    /// The digest of the ids of all its messages.
+    pub set: Digest,
+    /// The updates that count.
     pub updates: Vec<Arc<Message>>,
+    /// Who has said two different things.
+    pub conflicts: Vec<NodeId>,
+}
+
+impl RoundSet {
+    /// What a step's set is for fusion.
+    pub fn new(round: u64, set: &StepSet) -> Self {
+        let (updates, conflicts) = (set.counting().cloned().collect(), set.conflicts().collect());
+        Self { round, set: set_digest(&set.ids()), updates, conflicts }
+    }
 }
 
 /// A computation.
@@ -66,7 +95,7 @@ pub enum Product {
     /// Of [`Job::Reference`].
     Reference(Arc<Reference>),
     /// Of [`Job::Start`].
-    Start(Start),
+    Start(Arc<Start>),
     /// Of [`Job::Fold`].
     Fold(Vec<Closed>),
 }
@@ -74,8 +103,14 @@ pub enum Product {
 /// A folded round.
 #[derive(Clone, Debug)]
 pub struct Closed {
+    /// The digest of the state before it.
+    pub before: Digest,
+    /// The digest of the set it is made of.
+    pub set: Digest,
     /// The state after it: the checkpoint of the next round.
     pub after: Arc<Checkpoint>,
+    /// Its digest.
+    pub digest: Digest,
     /// What fusion did.
     pub report: Report,
     /// L2 norm of all branches afterwards.
@@ -89,12 +124,13 @@ impl Job {
             Job::Reference(context, kernels) => {
                 Product::Reference(Arc::new(genesis::reference(&context.charter, &kernels)))
             }
-            Job::Start(context, statistics) => Product::Start(genesis::start(&context.charter, &statistics)),
-            Job::Fold(context, mut state, rounds) => {
+            Job::Start(context, statistics) => Product::Start(Arc::new(genesis::start(&context.charter, &statistics))),
+            Job::Fold(context, state, rounds) => {
+                let (mut digest, mut state) = (state.digest(), state);
                 let mut closed = Vec::with_capacity(rounds.len());
                 for round in &rounds {
-                    let folded = fold(&context, &state, round, threads);
-                    state = folded.after.clone();
+                    let folded = fold(&context, &state, digest, round, threads);
+                    (state, digest) = (folded.after.clone(), folded.digest);
                     closed.push(folded);
                 }
                 Product::Fold(closed)
@@ -103,19 +139,35 @@ impl Job {
     }
 }
 
-fn fold(context: &Context, before: &Checkpoint, round: &RoundSet, threads: usize) -> Closed {
-    let sender = |message: &'_ Arc<Message>| match message.signed.value() {
-        Content::Update(groups) => Some((message.signed.author(), message.digest(), groups.clone())),
-        _ => None,
-    };
-    let decoded: Vec<(NodeId, Digest, Vec<Group>)> = round.updates.iter().filter_map(sender).collect();
-    let senders: Vec<_> =
-        decoded.iter().map(|(author, payload, groups)| Sender { author: *author, payload: *payload, groups }).collect();
+fn fold(context: &Context, before: &Checkpoint, digest: Digest, round: &RoundSet, threads: usize) -> Closed {
+    let senders: Vec<_> = round
+        .updates
+        .iter()
+        .filter_map(|message| match message.signed.value() {
+            Content::Update(groups) => Some(Sender { author: message.author(), payload: message.id(), groups }),
+            _ => None,
+        })
+        .collect();
     let fused = fuse::fuse(&context.charter, &context.layout, &senders, &before.memory, threads);
     let mixture = before.mixture.plus(&fused.step);
     let branch_norm = branch_norm(context, &mixture);
-    let after = Checkpoint { round: before.round + 1, genesis: before.genesis, mixture, memory: fused.memory };
-    Closed { after: Arc::new(after), report: fused.report, branch_norm }
+    let mut banned = before.banned.clone();
+    for member in &round.conflicts {
+        banned.entry(*member).or_insert(round.round);
+    }
+    let horizon = usize::from(context.charter.rounds.horizon);
+    let past = [digest].into_iter().chain(before.past.iter().copied()).take(horizon).collect();
+    let (round_after, genesis) = (before.round + 1, before.genesis);
+    let after = Checkpoint { round: round_after, genesis, mixture, memory: fused.memory, banned, past };
+    let after_digest = after.digest();
+    Closed {
+        before: digest,
+        set: round.set,
+        after: Arc::new(after),
+        digest: after_digest,
+        report: fused.report,
+        branch_norm,
+    }
 }
 
 fn branch_norm(context: &Context, mixture: &Mixture) -> f64 {

@@ -6,10 +6,18 @@
 //!
 //! One round: `Output::Train` -> `Input::Contribution` -> `Output::Keep`, then `Output::Publish` -> the others' updates
 //! as `Input::Message` -> closed when all expected members have delivered, or at the deadline with the quorum ->
-//! `Output::Compute(Job::Fold)` -> `Input::Computed` -> the next round. Nobody leads. Late updates within the horizon
-//! mark their round dirty and are folded in once, at the next close.
+//! `Output::Compute(Job::Fold)` -> `Input::Computed` -> the next round.
+//!
+//! That is provisional: late updates mark their round dirty and are folded in once, at the next close or seal. Behind
+//! it the sealers agree on each step for good ([`crate::seal`]), and no node closes a round before the one `horizon`
+//! rounds earlier is sealed. Where a leader closes, nothing is provisional: the next round begins when its one before
+//! is sealed.
 
+mod close;
+mod genesis;
 mod job;
+mod receive;
+mod sealing;
 mod state;
 mod sync;
 #[cfg(test)]
@@ -23,6 +31,7 @@ use crate::{
     fuse::Standing,
     genesis::{Kernels, Reference, Statistics},
     message::{Batch, Kind, Message, Pull},
+    seal::Seal,
     verdict::Verdict,
 };
 use heterotune_crypto::{Digest, NodeId};
@@ -95,15 +104,16 @@ pub enum Output {
     Publish(Arc<Message>),
     /// Write this message to disk.
     Keep(Arc<Message>),
-    /// Take this message off the disk: the network has closed its round without it, for good.
-    Forget(Arc<Message>),
-    /// Write this state to disk; messages of rounds before `forget_before` may go.
-    Checkpoint {
-        /// The state.
-        checkpoint: Arc<Checkpoint>,
+    /// Write this seal to disk. Of its step only the messages that it names are still needed; messages, states and
+    /// seals of rounds before `forget_before` may go, but genesis.
+    Seal {
+        /// The seal.
+        seal: Arc<Seal>,
         /// The first round still needed.
         forget_before: u64,
     },
+    /// Write this state to disk; of those before it, only the ones since the last seal are still needed.
+    Checkpoint(Arc<Checkpoint>),
     /// Train, or measure.
     Train(Work),
     /// Compute this on another thread.
@@ -227,7 +237,7 @@ pub enum Event {
         /// Which.
         round: u64,
     },
-    /// A round is closed, or closed again with late updates.
+    /// A round is closed, provisionally, or closed again with late updates.
     RoundClosed {
         /// Which.
         round: u64,
@@ -266,21 +276,35 @@ pub enum Event {
         /// Who has not delivered.
         missing: Vec<NodeId>,
     },
-    /// A peer that closed the same rounds holds another state: the sets differ, or somebody computes wrongly.
+    /// A peer that has sealed as much claims another state: it lies, or computes wrongly, or this node does.
     StateDiffers {
         /// Who.
         peer: NodeId,
-        /// The open round.
+        /// The first round that is not sealed.
         round: u64,
     },
-    /// The network is so far ahead that no peer keeps the round any more which this node is in.
-    TooFarBehind {
-        /// Who said so.
-        peer: NodeId,
-        /// This node's open round.
+    /// The sealers have sealed another state than this node computes from the same updates. It goes no further.
+    Miscomputes {
+        /// The round.
         round: u64,
-        /// The network's.
-        open: u64,
+        /// What is sealed.
+        sealed: Digest,
+        /// What this node gets.
+        computed: Digest,
+    },
+    /// A round cannot close before an earlier one is sealed; training goes on.
+    WaitsForSeal {
+        /// The open round.
+        round: u64,
+        /// The one that is not sealed.
+        unsealed: u64,
+    },
+    /// This node was too far behind to come step by step, and has taken a sealed state.
+    Snapshot {
+        /// The last round in it.
+        round: u64,
+        /// Who gave it.
+        from: NodeId,
     },
     /// Something this node wanted to say does not fit into a message.
     Unsayable {

@@ -1,49 +1,66 @@
-//! Anti-entropy: heads tell where everybody is, pulls fetch what gossip did not bring. Delivery never depends on
-//! gossip alone.
+//! Anti-entropy: heads tell neighbours where everybody is, pulls fetch what gossip did not bring. Delivery never
+//! depends on gossip alone.
 
-use super::{Event, Now, Output, State};
+use super::{Checkpoint, Event, Now, Output, State, state::Known};
 use crate::{
     limits,
-    message::{Batch, Content, Head, Message, Pull, Step},
+    message::{Batch, Content, Head, Message, Pull, Snapshot, Step},
+    seal::quorum,
     verdict::{Reason, Verdict},
+    wire,
 };
-use heterotune_crypto::NodeId;
+use heterotune_crypto::{Digest, Hasher, NodeId};
 use serde_bytes::ByteBuf;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Ids in a pull or a batch: a message of every member, and a second one as the proof of a conflict.
-const IDS_MAX: usize = 2 * limits::FOUNDERS_MAX;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What a node knows of its peers, and what it has asked them.
 #[derive(Debug, Default)]
 pub(super) struct Sync {
     connected: BTreeSet<NodeId>,
-    /// The newest head of each member, and its sequence number.
-    heads: BTreeMap<NodeId, (u64, Head)>,
+    /// The newest head of each neighbour: its sequence number, the open step, the rest.
+    heads: BTreeMap<NodeId, (u64, Step, Head)>,
     /// Pulls under way: whom, and since when.
     pulls: BTreeMap<NodeId, Now>,
     /// The peer asked last, so that the next pull goes to the next one.
     asked_last: Option<NodeId>,
     /// Until then nobody is asked at once: the last answer brought nothing.
     quiet_until: Now,
-    /// When the next pull is due though nobody is known to be ahead, and how long after it the next.
+    /// When the next pull is due though nothing is known to be missing, and how long after it the next.
     pull_at: Now,
     pull_interval_ms: u64,
     head_at: Now,
-    /// How many closed rounds have been compared with a peer in a step.
+    /// How many unsealed rounds have been compared with a peer in a step.
     comparisons: BTreeMap<NodeId, (Step, usize)>,
-    /// Goes round the closed rounds that are compared on the timer.
-    compared: usize,
-    /// The open round of the network, as far as answers have told.
-    network_round: u64,
-    /// Rounds that this node closed by itself, to be compared with the network's before it goes on: the network has
-    /// gone on without it for longer than the horizon. None while it has not.
-    reconcile: Option<BTreeSet<u64>>,
-    /// The step in which it was told that a peer's state differs; once is enough.
+    /// Goes round the unsealed steps that a peer is asked for on the timer.
+    turns: BTreeMap<NodeId, u64>,
+    /// The steps in which it was told that a peer's state differs; once is enough.
     told_apart: Option<Step>,
+    recall: Option<Recall>,
+}
+
+/// A node that starts again first learns what it has said before: its disk may be an old one, and who says two things
+/// in one step has lied. It signs nothing before a quorum of sealers has answered for every step that is not sealed.
+#[derive(Debug, Default)]
+struct Recall {
+    /// The next step to ask a sealer for.
+    next: BTreeMap<NodeId, Step>,
+    done: BTreeSet<NodeId>,
 }
 
 impl Sync {
+    /// `again`: whether the node has run before.
+    pub(super) fn new(again: bool) -> Self {
+        Self { recall: again.then(Recall::default), ..Self::default() }
+    }
+
+    /// Whether the node knows what it has said before.
+    pub(super) fn may_speak(&self) -> bool {
+        self.recall.is_none()
+    }
+
     pub(super) fn entered(&mut self, now: Now) {
         self.pull_interval_ms = limits::PULL_INTERVAL_MS_MIN;
         self.pull_at = now.saturating_add(self.pull_interval_ms);
@@ -55,8 +72,20 @@ impl Sync {
         self.heads.clear();
     }
 
-    pub(super) fn head(&self, member: &NodeId) -> Option<&Head> {
-        self.heads.get(member).map(|(_, head)| head)
+    pub(super) fn head(&self, member: &NodeId) -> Option<(Step, &Head)> {
+        self.heads.get(member).map(|(_, step, head)| (*step, head))
+    }
+
+    pub(super) fn connected(&self) -> impl Iterator<Item = NodeId> {
+        self.connected.iter().copied()
+    }
+
+    pub(super) fn disconnected(&mut self, peer: &NodeId) {
+        self.connected.remove(peer);
+        self.pulls.remove(peer);
+        self.heads.remove(peer);
+        self.comparisons.remove(peer);
+        self.turns.remove(peer);
     }
 
     pub(super) fn unanswered(&mut self, from: &NodeId, now: Now) {
@@ -64,78 +93,87 @@ impl Sync {
         self.quiet_until = now.saturating_add(limits::PULL_INTERVAL_MS_MIN);
     }
 
-    /// Whether the network has gone on for longer than the horizon: then the open round closes as it has closed there.
-    pub(super) fn is_reconciling(&self) -> bool {
-        self.reconcile.is_some()
+    /// Connected members whose heads say this.
+    fn that(&self, say: impl Fn(Step, &Head) -> bool) -> Vec<NodeId> {
+        self.connected().filter(|peer| self.head(peer).is_some_and(|(step, head)| say(step, head))).collect()
     }
 
-    /// Whoever claimed that has had its time to prove it.
-    pub(super) fn stop_reconciling(&mut self) {
-        self.reconcile = None;
-    }
-
-    /// Connected members that say they have closed `step`.
-    pub(super) fn ahead_of(&self, step: Step) -> Vec<NodeId> {
-        let ahead = |peer: &&NodeId| self.head(peer).is_some_and(|head| head.step > step);
-        self.connected.iter().filter(ahead).copied().collect()
+    /// Whether most of the neighbours say this. Some of them may lie, so nothing but haste may depend on it.
+    fn most(&self, say: impl Fn(Step, &Head) -> bool) -> bool {
+        2 * self.that(say).len() > self.connected.len()
     }
 
     /// The next of `candidates` after the one asked last, in a circle.
     fn next_after_last(&self, candidates: &[NodeId]) -> Option<NodeId> {
-        let after = candidates.iter().find(|peer| self.asked_last.is_some_and(|last| **peer > last));
-        after.or(candidates.first()).copied()
+        let free = || candidates.iter().filter(|peer| !self.pulls.contains_key(peer));
+        let after = free().find(|peer| self.asked_last.is_some_and(|last| **peer > last));
+        after.or(free().next()).copied()
     }
 }
 
 impl State {
-    /// Whether the open step is closed for the network: so many members say so that not all of them can lie.
+    /// Whether most neighbours have closed the open step.
     pub(super) fn network_is_ahead(&self) -> bool {
-        self.sync.ahead_of(self.step).len() > (self.context.charter.founders.len() - 1) / 3
+        self.sync.most(|step, _| step > self.step)
     }
 
-    /// Whether a round's updates no longer count for those who are ahead.
-    pub(super) fn is_beyond_horizon(&self, round: u64) -> bool {
-        round.saturating_add(u64::from(self.context.charter.rounds.horizon)) < self.sync.network_round
+    /// Whether the open step is only to be caught up with: most neighbours have sealed it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.sync.most(|_, head| head.unsealed > self.step)
     }
 
     pub(super) fn connected(&mut self, peer: NodeId, now: Now, out: &mut Vec<Output>) {
-        if !self.members().contains(&peer) || peer == self.identity.id() || !self.sync.connected.insert(peer) {
+        if !self.context.members.contains(&peer) || peer == self.me || !self.sync.connected.insert(peer) {
             return;
         }
         // What was gossiped before we met comes by a pull.
         if !self.is_finished() {
-            self.pull(peer, self.step, now, out);
+            self.pull(peer, self.unsealed, now, out);
         }
     }
 
-    pub(super) fn disconnected(&mut self, peer: &NodeId) {
-        self.sync.connected.remove(peer);
-        self.sync.pulls.remove(peer);
-    }
-
-    pub(super) fn receive_head(&mut self, message: &Message, out: &mut Vec<Output>) -> Result<(), Reason> {
-        let author = message.signed.author();
+    pub(super) fn receive_head(&mut self, message: &Message, now: Now, out: &mut Vec<Output>) -> Result<(), Reason> {
+        let author = message.author();
         let Content::Head(head) = message.signed.value() else { return Ok(()) };
-        self.check_head_genesis(head.step, message.genesis)?;
-        if self.sync.heads.get(&author).is_some_and(|(sequence, _)| *sequence >= message.sequence) {
+        if !self.sync.connected.contains(&author) && self.sync.heads.len() >= limits::HEADS_MAX {
+            return Err(Reason::Relayed);
+        }
+        if self.sync.heads.get(&author).is_some_and(|(sequence, _, _)| *sequence >= message.sequence) {
             return Err(Reason::Duplicate);
         }
-        self.sync.heads.insert(author, (message.sequence, head.clone()));
-        let comparable = head.step == self.step && self.is_settled() && self.step.round() > 0;
-        if comparable && head.state != self.state_digest && self.sync.told_apart != Some(self.step) {
-            self.sync.told_apart = Some(self.step);
-            out.push(Output::Tell(Event::StateDiffers { peer: author, round: self.step.round() }));
+        let comparable = head.unsealed == self.unsealed && self.unsealed.round() > 0;
+        if comparable && head.state != self.sealed_digest() && self.sync.told_apart != Some(self.unsealed) {
+            self.sync.told_apart = Some(self.unsealed);
+            out.push(Output::Tell(Event::StateDiffers { peer: author, round: self.unsealed.round() }));
         }
+        if head.unsealed > self.unsealed {
+            self.sync.quiet_until = self.sync.quiet_until.min(now);
+        }
+        self.sync.heads.insert(author, (message.sequence, message.step, head.clone()));
         Ok(())
     }
 
-    /// Tells the network where this node is.
+    /// Tells the neighbours where this node is.
     pub(super) fn say_head(&mut self, now: Now, out: &mut Vec<Output>) {
         self.sync.head_at = now;
-        let head = Head { step: self.step, closed: self.closed_digest(), state: self.state_digest };
-        if let Some(message) = self.say(self.step.round(), Content::Head(head), now, out) {
+        let head = Head { unsealed: self.unsealed, sets: self.closed_sets(), state: self.sealed_digest() };
+        if let Some(message) = self.say(self.step, Content::Head(head), now, out) {
             out.push(Output::Publish(message));
         }
+    }
+
+    /// The closed rounds that are not sealed, newest first.
+    fn closed_rounds(&self) -> Vec<u64> {
+        (self.unsealed.round().max(1)..self.step.round()).rev().collect()
+    }
+
+    /// The digest of the sets of those rounds, for heads.
+    fn closed_sets(&self) -> Digest {
+        let mut hasher = Hasher::new("heterotune 2026 closed sets");
+        for set in self.closed_rounds().into_iter().filter_map(|round| self.ledger.get(Step::Round(round))) {
+            hasher.part(set.digest().as_bytes());
+        }
+        hasher.finish()
     }
 
     fn pull(&mut self, to: NodeId, step: Step, now: Now, out: &mut Vec<Output>) {
@@ -144,50 +182,87 @@ impl State {
         }
         self.sync.pulls.insert(to, now);
         self.sync.asked_last = Some(to);
-        let have = self.ledger.set(step).messages().map(|message| message.digest()).collect();
-        out.push(Output::Pull { to, pull: Pull { step, have } });
+        let mut have: Vec<_> = self.ledger.get(step).map(|set| set.ids()).unwrap_or_default();
+        let mut want = Vec::new();
+        if step == self.unsealed {
+            have.extend(self.sealing.said().chain(self.sealing.laid_aside()).map(|message| message.id()));
+            want.extend(self.sealing.wanted().take(limits::IDS_MAX));
+        }
+        have.truncate(limits::PULL_IDS_MAX);
+        out.push(Output::Pull { to, pull: Pull { step, have, want } });
     }
 
-    /// What peers are known to hold and this node lacks is asked for at once: closed rounds that differ, each once a
-    /// step and peer; and the open step, while the network is ahead.
+    /// What peers are known to hold and this node lacks is asked for at once.
     pub(super) fn pull_if_behind(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.computing || !self.sync.pulls.is_empty() || now < self.sync.quiet_until {
+        if self.is_finished() || self.sync.pulls.len() >= limits::PULLS_MAX {
             return;
         }
-        if let Some(round) = self.sync.reconcile.as_ref().and_then(|rounds| rounds.first().copied()) {
-            let connected: Vec<_> = self.sync.connected.iter().copied().collect();
-            if let Some(peer) = self.sync.next_after_last(&connected) {
-                self.pull(peer, Step::Round(round), now, out);
+        if let Some((sealer, step)) = self.next_to_recall() {
+            return self.pull(sealer, step, now, out);
+        }
+        if now < self.sync.quiet_until || !self.sync.pulls.is_empty() {
+            return;
+        }
+        let ahead = self.sync.that(|_, head| head.unsealed > self.unsealed);
+        if let Some(peer) = self.sync.next_after_last(&ahead) {
+            self.pull(peer, self.unsealed, now, out);
+        } else if self.sealing.wanted().next().is_some() {
+            let peers: Vec<_> = self.sync.connected().collect();
+            if let Some(peer) = self.sync.next_after_last(&peers) {
+                self.pull(peer, self.unsealed, now, out);
             }
         } else if let Some((peer, round)) = self.next_comparison() {
             self.pull(peer, Step::Round(round), now, out);
-        } else if !self.released {
-            let ahead = if self.unsure {
-                self.sync.connected.iter().copied().collect()
-            } else if self.network_is_ahead() {
-                self.sync.ahead_of(self.step)
-            } else {
-                Vec::new()
-            };
-            if let Some(peer) = self.sync.next_after_last(&ahead) {
-                self.pull(peer, self.step, now, out);
-            }
         }
     }
 
-    /// A peer in the same step whose closed sets differ, and the next of those rounds to compare with it.
+    /// A sealer that has yet to say what this node has said before.
+    fn next_to_recall(&self) -> Option<(NodeId, Step)> {
+        let recall = self.sync.recall.as_ref()?;
+        let sealers = &self.context.charter.sealers;
+        let open = |sealer: &NodeId| sealers.contains(sealer) && !recall.done.contains(sealer);
+        let open: Vec<_> = self.sync.connected().filter(open).collect();
+        let sealer = self.sync.next_after_last(&open)?;
+        let next = recall.next.get(&sealer).copied().unwrap_or(self.unsealed);
+        Some((sealer, next.max(self.unsealed)))
+    }
+
+    fn recalled(&mut self, from: NodeId, batch: &Batch) {
+        let sealers = &self.context.charter.sealers;
+        let needed = quorum(sealers.len()) - usize::from(self.is_sealer());
+        let Some(recall) = &mut self.sync.recall else { return };
+        if sealers.contains(&from) {
+            let next = recall.next.get(&from).copied().unwrap_or(self.unsealed).max(self.unsealed);
+            if batch.step >= next && !batch.more {
+                recall.next.insert(from, batch.step.next());
+                if batch.step >= batch.open {
+                    recall.done.insert(from);
+                }
+            }
+        }
+        self.recall_if_enough(needed);
+    }
+
+    fn recall_if_enough(&mut self, needed: usize) {
+        if self.sync.recall.as_ref().is_some_and(|recall| recall.done.len() >= needed) {
+            self.sync.recall = None;
+        }
+    }
+
+    /// A peer in the same steps whose closed sets differ, and the next of those rounds to compare with it.
     fn next_comparison(&mut self) -> Option<(NodeId, u64)> {
-        let (step, closed) = (self.step, self.closed_digest());
-        let past: Vec<_> = self.open_past().collect();
-        let heads = self.sync.connected.iter().filter_map(|peer| Some((*peer, self.sync.head(peer)?)));
-        let differing: Vec<_> =
-            heads.filter(|(_, head)| head.step == step && head.closed != closed).map(|(peer, _)| peer).collect();
+        let rounds = self.closed_rounds();
+        if rounds.is_empty() {
+            return None;
+        }
+        let (step, unsealed, sets) = (self.step, self.unsealed, self.closed_sets());
+        let differing = self.sync.that(|open, head| open == step && head.unsealed == unsealed && head.sets != sets);
         differing.into_iter().find_map(|peer| {
             let (compared_in, times) = self.sync.comparisons.entry(peer).or_insert((step, 0));
             if *compared_in != step {
                 (*compared_in, *times) = (step, 0);
             }
-            let round = *past.get(*times)?;
+            let round = *rounds.get(*times)?;
             *times += 1;
             Some((peer, round))
         })
@@ -196,45 +271,59 @@ impl State {
     /// On every tick: forgets pulls that nobody answers, asks the next peer when a step takes long, repeats the head.
     pub(super) fn keep_in_step(&mut self, now: Now, out: &mut Vec<Output>) {
         self.sync.pulls.retain(|_, since| now < since.saturating_add(limits::PULL_TIMEOUT_MS));
+        let alone = quorum(self.context.charter.sealers.len()) - usize::from(self.is_sealer());
+        if alone == 0 {
+            self.recall_if_enough(alone);
+        }
         if now >= self.sync.head_at.saturating_add(limits::HEAD_INTERVAL_MS) {
             self.say_head(now, out);
         }
-        if now >= self.sync.pull_at {
+        if now >= self.sync.pull_at && !self.is_finished() {
             self.sync.pull_interval_ms = (2 * self.sync.pull_interval_ms).min(limits::HEAD_INTERVAL_MS);
             self.sync.pull_at = now.saturating_add(self.sync.pull_interval_ms);
-            let peers: Vec<_> = self.sync.connected.iter().copied().collect();
+            let peers: Vec<_> = self.sync.connected().collect();
             if let Some(peer) = self.sync.next_after_last(&peers) {
-                let step = self.step_to_ask_for(&peer);
+                // Every other time what is to be sealed; in between the open step, and those before it.
+                let turn = self.sync.turns.entry(peer).or_default();
+                *turn += 1;
+                let between = self.step.height() - self.unsealed.height() + 1;
+                let back = *turn / 2 % between;
+                let mut step = self.unsealed;
+                if *turn % 2 == 1 {
+                    (0..between - 1 - back).for_each(|_| step = step.next());
+                }
                 self.pull(peer, step, now, out);
             }
         }
     }
 
-    /// What to ask a peer for on the timer: where its closed sets differ from ours, one closed round after the other,
-    /// else the open step.
-    fn step_to_ask_for(&mut self, peer: &NodeId) -> Step {
-        let closed = self.closed_digest();
-        let differs = self.sync.head(peer).is_some_and(|head| head.step == self.step && head.closed != closed);
-        if !differs && !self.is_finished() {
-            return self.step;
-        }
-        self.sync.compared = self.sync.compared.wrapping_add(1);
-        let past: Vec<_> = self.open_past().collect();
-        past.get(self.sync.compared % past.len().max(1)).map_or(self.step, |round| Step::Round(*round))
-    }
-
     /// What we hold of a step and the asking peer lacks, as much as fits.
     pub(super) fn answer(&self, pull: &Pull) -> Batch {
-        let set = self.ledger.get(pull.step);
-        let ids = set.into_iter().flat_map(|set| set.messages()).map(|message| message.digest()).collect();
-        let mut batch = Batch { step: pull.step, open: self.step, ids, more: false, messages: Vec::new() };
-        let have: BTreeSet<_> = pull.have.iter().take(IDS_MAX).collect();
-        // An id takes 34 bytes, a byte string's header five.
-        let mut room = limits::RESPONSE_BYTES_MAX - limits::ENVELOPE_BYTES_MAX - 34 * IDS_MAX;
-        for message in set.into_iter().flat_map(|set| set.messages()) {
-            if have.contains(&message.digest()) {
-                continue;
-            }
+        let mut batch = Batch {
+            step: pull.step,
+            open: self.step,
+            unsealed: self.unsealed,
+            more: false,
+            messages: Vec::new(),
+            seal: self.seals.get(&pull.step).map(|seal| (**seal).clone()),
+            snapshot: None,
+        };
+        if pull.step < self.unsealed && batch.seal.is_none() && pull.step.round() > 0 {
+            batch.snapshot = self.snapshot();
+            return batch;
+        }
+        let have: BTreeSet<_> = pull.have.iter().take(limits::PULL_IDS_MAX).collect();
+        let want: BTreeSet<_> = pull.want.iter().take(limits::IDS_MAX).collect();
+        let entries = self.ledger.get(pull.step).into_iter().flat_map(|set| set.messages());
+        let current = pull.step == self.unsealed;
+        let aside = self.sealing.laid_aside().filter(|message| current && want.contains(&message.id()));
+        let said = self.sealing.said().filter(|_| current);
+        let lacking = |message: &&Arc<Message>| !have.contains(&message.id());
+        let mut messages: Vec<_> = entries.chain(aside).chain(said).filter(lacking).collect();
+        messages.sort_by_key(|message| !want.contains(&message.id()));
+        let mut room = limits::RESPONSE_BYTES_MAX - limits::SEAL_BYTES_MAX;
+        for message in messages {
+            // A byte string's header takes five bytes.
             match room.checked_sub(message.bytes.len() + 5) {
                 Some(left) => room = left,
                 None => {
@@ -247,14 +336,38 @@ impl State {
         batch
     }
 
+    fn snapshot(&self) -> Option<Snapshot> {
+        let (_, seal) = self.seals.last_key_value()?;
+        let state = wire::encode(&**self.sealed()?, limits::STATE_BYTES_MAX).ok()?;
+        (seal.step.round() > 0).then(|| Snapshot { seal: (**seal).clone(), state })
+    }
+
     pub(super) fn answered(&mut self, from: NodeId, batch: Batch, now: Now, out: &mut Vec<Output>) {
         self.sync.pulls.remove(&from);
+        let unsealed = self.unsealed;
         let (mut new, mut wrong) = (false, false);
-        for bytes in batch.messages.iter().take(IDS_MAX) {
-            match self.receive(from, bytes, out) {
-                Verdict::Accept => new = true,
+        for bytes in batch.messages.iter().take(limits::PULL_IDS_MAX) {
+            match self.receive(from, bytes, now, out) {
+                Verdict::Accept | Verdict::Heard => new = true,
                 Verdict::Reject(_) => wrong = true,
                 Verdict::Ignore(_) => {}
+            }
+        }
+        if let Some(seal) = batch.seal.clone() {
+            new |= seal.step == self.unsealed;
+            if let Err(reason) = self.take_seal(seal) {
+                wrong = true;
+                out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes: 0 }));
+            }
+        }
+        if let Some(snapshot) = &batch.snapshot {
+            match self.take_snapshot(from, snapshot, now, out) {
+                Ok(taken) => new |= taken,
+                Err(reason) => {
+                    wrong = true;
+                    let bytes = snapshot.state.len();
+                    out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes }));
+                }
             }
         }
         if !new {
@@ -263,65 +376,52 @@ impl State {
         if wrong {
             return;
         }
-        self.sync.network_round = self.sync.network_round.max(batch.open.round());
-        if batch.more {
-            if new {
-                self.pull(from, batch.step, now, out);
-            }
-        } else if batch.step < self.step {
-            self.reconciled(&batch, out);
-        } else if batch.step > self.step {
-            // This node has gone on meanwhile, and so knows better.
-        } else if batch.open > batch.step {
-            self.sync.quiet_until = now;
-            self.closed_elsewhere(from, &batch, now, out);
+        if unsealed == self.unsealed {
+            self.recalled(from, &batch);
+        }
+        if batch.more && new {
+            self.pull(from, batch.step, now, out);
+        }
+    }
+
+    /// Takes a sealed state from a peer: any peer's, since the sealers' votes vouch for it.
+    fn take_snapshot(
+        &mut self,
+        from: NodeId,
+        snapshot: &Snapshot,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, Reason> {
+        let Snapshot { seal, state } = snapshot;
+        let (Step::Round(round), Some(genesis)) = (seal.step, self.genesis) else { return Ok(false) };
+        if seal.step <= self.unsealed || self.is_beyond_the_end(seal.step) {
+            return Ok(false);
+        }
+        seal.check()?;
+        if !self.context.certifies(&genesis, seal.step, &seal.certificate) {
+            return Err(Reason::Seal { what: "a certificate that does not verify" });
+        }
+        let state: Checkpoint = wire::decode(state, limits::STATE_BYTES_MAX)?;
+        let digest = state.digest();
+        let fits = state.round == round + 1 && state.mixture.fits(&self.context.layout);
+        if digest != seal.value().state || !fits {
+            return Err(Reason::Seal { what: "a snapshot of another state" });
+        }
+        let (state, seal) = (Arc::new(state), Arc::new(seal.clone()));
+        self.states = [(round + 1, Known { state: state.clone(), digest })].into();
+        self.unsealed = Step::Round(round + 1);
+        self.seals.insert(seal.step, seal.clone());
+        self.sealing = Default::default();
+        self.dirty = None;
+        self.trim();
+        out.push(Output::Tell(Event::Snapshot { round, from }));
+        out.push(Output::Checkpoint(state));
+        out.push(Output::Seal { seal, forget_before: self.first_kept() });
+        if self.is_finished() {
+            self.finish(now, out);
         } else {
-            self.sync.reconcile = None;
-            self.caught_up(out);
+            self.enter(Step::Round(round + 1), now, out);
         }
-    }
-
-    /// A peer has closed the open step, and we hold all that it held.
-    fn closed_elsewhere(&mut self, from: NodeId, batch: &Batch, now: Now, out: &mut Vec<Output>) {
-        if !self.unsure {
-            (self.unsure, self.unsure_since) = (true, now);
-        }
-        if let Step::Round(round) = batch.step {
-            if self.is_beyond_horizon(round) {
-                let past = self.open_past().collect();
-                if !self.sync.reconcile.get_or_insert(past).is_empty() {
-                    return;
-                }
-                self.adopt(batch, out);
-            }
-            let open = batch.open.round();
-            if open > round + limits::ROUNDS_KEPT && self.ledger.set(batch.step).delivered() < self.quorum() {
-                out.push(Output::Tell(Event::TooFarBehind { peer: from, round, open }));
-            }
-        }
-        self.released = true;
-    }
-
-    /// A peer has answered for a round that is closed here.
-    fn reconciled(&mut self, batch: &Batch, out: &mut Vec<Output>) {
-        let round = batch.step.round();
-        let waiting = self.sync.reconcile.as_ref().is_some_and(|rounds| rounds.contains(&round));
-        if waiting && self.is_beyond_horizon(round) && batch.open > batch.step {
-            self.adopt(batch, out);
-            self.sync.quiet_until = 0;
-            if let Some(rounds) = &mut self.sync.reconcile {
-                rounds.remove(&round);
-            }
-        }
-    }
-
-    /// Takes a peer's set of a round that the network has closed for good. What we hold and it lacks came too late:
-    /// our own update, signed when we were cut off.
-    fn adopt(&mut self, batch: &Batch, out: &mut Vec<Output>) {
-        let ids: BTreeSet<_> = batch.ids.iter().take(IDS_MAX).collect();
-        for message in self.ledger.set(batch.step).retain(|message| ids.contains(&message.digest())) {
-            self.mark_dirty(batch.step);
-            out.push(Output::Forget(message));
-        }
+        Ok(true)
     }
 }

@@ -1,0 +1,285 @@
+//! Saying and reading messages.
+
+use super::{Content, Envelope, Kind, Message, Step, Update};
+use crate::{
+    charter::{Charter, CharterError, NetworkId},
+    codec, limits,
+    mixture::Layout,
+    seal::{Certificate, Vote},
+    verdict::Reason,
+    wire,
+};
+use heterotune_crypto::{Digest, Identity, NodeId, Signed};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// What stands still while a node talks: its charter, in the forms that messages need.
+#[derive(Debug)]
+pub struct Context {
+    /// The charter.
+    pub charter: Charter,
+    /// Its layout.
+    pub layout: Layout,
+    /// Its id.
+    pub network: NetworkId,
+    /// The keys that may speak: founders and members.
+    pub members: BTreeSet<NodeId>,
+    /// What has been verified already, where many nodes share one context.
+    pub memo: Memo,
+}
+
+impl Context {
+    /// The context of a checked charter.
+    ///
+    /// # Errors
+    /// What is wrong with the charter.
+    pub fn new(charter: Charter) -> Result<Self, CharterError> {
+        charter.check()?;
+        let members = charter.founders.iter().chain(&charter.members).copied().collect();
+        Ok(Self { layout: Layout::new(&charter), network: charter.id()?, members, memo: Memo::default(), charter })
+    }
+
+    /// What a signature covers beside the kind and the payload.
+    fn signing_context(&self, genesis: &Digest, step: Step, author: &NodeId, sequence: u64) -> Vec<u8> {
+        let mut bytes = limits::PROTOCOL_VERSION.to_le_bytes().to_vec();
+        bytes.extend_from_slice(self.network.0.as_bytes());
+        bytes.extend_from_slice(genesis.as_bytes());
+        bytes.extend_from_slice(&step.height().to_le_bytes());
+        bytes.extend_from_slice(author.as_bytes());
+        bytes.extend_from_slice(&sequence.to_le_bytes());
+        bytes
+    }
+
+    /// Signs and packs something to say.
+    ///
+    /// # Errors
+    /// Content that is too large for a message.
+    pub fn say(
+        &self,
+        identity: &Identity,
+        genesis: Digest,
+        step: Step,
+        sequence: u64,
+        content: Content,
+    ) -> Result<Message, wire::WireError> {
+        let kind = content.kind();
+        let payload = self.encode(&content)?;
+        let context = self.signing_context(&genesis, step, &identity.id(), sequence);
+        let signed = Signed::sign(identity, kind.tag(), &context, content, payload);
+        let envelope = Envelope {
+            version: limits::PROTOCOL_VERSION,
+            network: self.network,
+            genesis,
+            kind,
+            step,
+            author: identity.id(),
+            sequence,
+            payload: signed.payload().to_vec(),
+            signature: *signed.signature(),
+        };
+        let bytes = wire::encode(&envelope, limits::MESSAGE_BYTES_MAX)?;
+        Ok(Message::new(&envelope, signed, bytes))
+    }
+
+    fn encode(&self, content: &Content) -> Result<Vec<u8>, wire::WireError> {
+        let most = limits::PAYLOAD_BYTES_MAX;
+        match content {
+            Content::Kernels(kernels) => wire::encode(kernels, most),
+            Content::Statistics(statistics) => wire::encode(statistics, most),
+            Content::Update(groups) => {
+                let codec = &self.charter.codec;
+                let groups = groups.iter().map(|group| codec::encode(codec, group)).collect();
+                wire::encode(&Update { groups }, most)
+            }
+            Content::Head(head) => wire::encode(head, most),
+            Content::List(list) => wire::encode(list, most),
+            Content::Proposal(proposal) => wire::encode(proposal, most),
+            Content::Vote(vote) => wire::encode(vote, most),
+        }
+    }
+
+    /// Reads an envelope and checks what costs little: size, form, version, network, that the author is a member, and
+    /// that the kind fits the step.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn open(&self, bytes: &[u8]) -> Result<Envelope, Reason> {
+        let envelope: Envelope = wire::decode(bytes, limits::MESSAGE_BYTES_MAX)?;
+        if envelope.version != limits::PROTOCOL_VERSION {
+            return Err(Reason::OtherVersion { version: envelope.version });
+        }
+        if envelope.network != self.network {
+            return Err(Reason::OtherNetwork { network: envelope.network });
+        }
+        if !self.members.contains(&envelope.author) {
+            return Err(Reason::NotAMember { author: envelope.author });
+        }
+        let (kind, step) = (envelope.kind, envelope.step);
+        if !kind.belongs_to(step) {
+            return Err(Reason::WrongStep { kind, step });
+        }
+        let by_sealers = matches!(kind, Kind::List | Kind::Proposal | Kind::Vote);
+        if by_sealers && !self.charter.sealers.contains(&envelope.author) {
+            return Err(Reason::NotASealer { author: envelope.author });
+        }
+        Ok(envelope)
+    }
+
+    /// Verifies an opened envelope's signature, and only then decodes its payload and checks its shape and range.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn verify(&self, mut envelope: Envelope, bytes: &[u8]) -> Result<Message, Reason> {
+        let Envelope { kind, step, author, signature, .. } = envelope;
+        let context = self.signing_context(&envelope.genesis, step, &author, envelope.sequence);
+        let payload = std::mem::take(&mut envelope.payload);
+        let signed =
+            Signed::verify(author, kind.tag(), &context, payload, signature, |payload| self.decode(kind, payload))?;
+        Ok(Message::new(&envelope, signed, bytes.to_vec()))
+    }
+
+    fn decode(&self, kind: Kind, payload: &[u8]) -> Result<Content, Reason> {
+        let most = limits::PAYLOAD_BYTES_MAX;
+        Ok(match kind {
+            Kind::Kernels => {
+                let kernels: crate::genesis::Kernels = wire::decode(payload, most)?;
+                kernels.check(&self.charter)?;
+                Content::Kernels(kernels)
+            }
+            Kind::Statistics => {
+                let statistics: crate::genesis::Statistics = wire::decode(payload, most)?;
+                statistics.check(&self.charter)?;
+                Content::Statistics(statistics)
+            }
+            Kind::Update => {
+                let update: Update = wire::decode(payload, most)?;
+                Content::Update(codec::decode(&self.charter.codec, &self.layout, &update.groups)?)
+            }
+            Kind::Head => Content::Head(wire::decode(payload, most)?),
+            Kind::List => {
+                let list: crate::seal::List = wire::decode(payload, most)?;
+                list.check()?;
+                Content::List(list)
+            }
+            Kind::Proposal => {
+                let proposal: crate::seal::Proposal = wire::decode(payload, most)?;
+                proposal.check()?;
+                Content::Proposal(proposal)
+            }
+            Kind::Vote => {
+                let vote: Vote = wire::decode(payload, most)?;
+                vote.check()?;
+                Content::Vote(vote)
+            }
+        })
+    }
+
+    /// Whether a certificate holds the votes of a quorum of sealers for what it says, in `step` under `genesis`.
+    pub fn certifies(&self, genesis: &Digest, step: Step, certificate: &Certificate) -> bool {
+        let vote = Vote { view: certificate.view, stage: certificate.stage, value: Some(certificate.value) };
+        let Ok(payload) = wire::encode(&vote, limits::PAYLOAD_BYTES_MAX) else { return false };
+        let sealers: BTreeSet<_> = certificate.ballots.iter().map(|ballot| ballot.sealer).collect();
+        let quorum = crate::seal::quorum(self.charter.sealers.len());
+        if sealers.len() != certificate.ballots.len() || sealers.len() < quorum {
+            return false;
+        }
+        certificate.ballots.iter().all(|ballot| {
+            let context = self.signing_context(genesis, step, &ballot.sealer, ballot.sequence);
+            self.charter.sealers.contains(&ballot.sealer)
+                && self.memo.once(&[&context, &payload, &ballot.signature], || {
+                    let decode = |_: &[u8]| Ok::<_, Reason>(());
+                    let tag = Kind::Vote.tag();
+                    Signed::verify(ballot.sealer, tag, &context, payload.clone(), ballot.signature, decode).is_ok()
+                })
+        })
+    }
+}
+
+/// What a context's users have verified and drawn before: a thousand states in one process need each signature once.
+/// Only what is a pure function of its key is remembered, so nothing changes but the time it takes. Bounded; the
+/// oldest goes first.
+#[derive(Debug, Default)]
+pub struct Memo(Option<Mutex<Remembered>>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    messages: BTreeMap<Digest, Arc<Message>>,
+    order: VecDeque<Digest>,
+    ballots: BTreeSet<Digest>,
+    draws: BTreeMap<Digest, Arc<BTreeSet<NodeId>>>,
+}
+
+impl Memo {
+    /// Messages, ballots and draws remembered: 65,536 messages of 1 KB are 64 MB.
+    const MOST: usize = 65_536;
+
+    /// A memo that remembers. The default one does not: a node alone sees each message once.
+    pub fn remembering() -> Self {
+        Self(Some(Mutex::default()))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Remembered) -> T) -> Option<T> {
+        let remembered = self.0.as_ref()?;
+        Some(act(&mut remembered.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The verified message with these bytes.
+    pub(crate) fn message(&self, bytes: &[u8]) -> Option<Arc<Message>> {
+        self.0.as_ref()?;
+        let key = Digest::of("heterotune 2026 memo", &[bytes]);
+        self.with(|memo| memo.messages.get(&key).cloned())?
+    }
+
+    /// Remembers a verified message.
+    pub(crate) fn keep(&self, message: &Arc<Message>) {
+        self.with(|memo| {
+            let key = Digest::of("heterotune 2026 memo", &[&message.bytes]);
+            if memo.messages.insert(key, message.clone()).is_none() {
+                memo.order.push_back(key);
+            }
+            if memo.order.len() > Self::MOST
+                && let Some(oldest) = memo.order.pop_front()
+            {
+                memo.messages.remove(&oldest);
+            }
+        });
+    }
+
+    /// Whether `check` holds, asked once for each `key`.
+    fn once(&self, key: &[&[u8]], check: impl FnOnce() -> bool) -> bool {
+        if self.0.is_none() {
+            return check();
+        }
+        let key = Digest::of("heterotune 2026 memo of ballots", key);
+        if self.with(|memo| memo.ballots.contains(&key)) == Some(true) {
+            return true;
+        }
+        let holds = check();
+        if holds {
+            self.with(|memo| {
+                if memo.ballots.len() >= Self::MOST {
+                    memo.ballots.clear();
+                }
+                memo.ballots.insert(key)
+            });
+        }
+        holds
+    }
+
+    /// The set that `draw` gives for `key`.
+    pub(crate) fn drawn(&self, key: Digest, draw: impl FnOnce() -> BTreeSet<NodeId>) -> Arc<BTreeSet<NodeId>> {
+        if let Some(Some(drawn)) = self.with(|memo| memo.draws.get(&key).cloned()) {
+            return drawn;
+        }
+        let drawn = Arc::new(draw());
+        self.with(|memo| {
+            if memo.draws.len() >= Self::MOST {
+                memo.draws.clear();
+            }
+            memo.draws.insert(key, drawn.clone())
+        });
+        drawn
+    }
+}

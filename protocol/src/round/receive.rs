@@ -1,0 +1,185 @@
+//! What becomes of messages: from peers, from the disk, and those that came too early.
+
+use super::{Event, Now, Output, State};
+use crate::{
+    ledger::{Entry, Inserted},
+    limits,
+    message::{Kind, Message, Step},
+    verdict::{Reason, Verdict},
+};
+use heterotune_crypto::NodeId;
+use std::sync::Arc;
+
+impl State {
+    /// Judges a message, and takes it in if it is valid and new.
+    pub(super) fn receive(&mut self, from: NodeId, bytes: &[u8], now: Now, out: &mut Vec<Output>) -> Verdict {
+        let reason = match self.try_receive(from, bytes, now, out) {
+            Ok(verdict) => return verdict,
+            Err(reason) => reason,
+        };
+        if reason != Reason::Duplicate {
+            out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes: bytes.len() }));
+        }
+        let verdict = Verdict::from(reason);
+        if matches!(verdict, Verdict::Reject(_)) {
+            let (since, count) = self.floods.entry(from).or_insert((now, 0));
+            if now.saturating_sub(*since) > limits::FLOOD_MS {
+                (*since, *count) = (now, 0);
+            }
+            *count = count.saturating_add(1);
+        }
+        verdict
+    }
+
+    /// Whether so much of what a peer sends fails that its messages are not looked at for a while: garbage must not
+    /// cost more than a few signature checks.
+    fn is_flooding(&self, from: &NodeId, now: Now) -> bool {
+        self.floods
+            .get(from)
+            .is_some_and(|(since, count)| *count >= limits::FLOOD_MAX && now.saturating_sub(*since) <= limits::FLOOD_MS)
+    }
+
+    fn try_receive(&mut self, from: NodeId, bytes: &[u8], now: Now, out: &mut Vec<Output>) -> Result<Verdict, Reason> {
+        if self.is_flooding(&from, now) {
+            return Err(Reason::Flood);
+        }
+        let verified = self.context.memo.message(bytes);
+        let envelope = if verified.is_none() { Some(self.context.open(bytes)?) } else { None };
+        let (kind, step, author, genesis, id) = match (&verified, &envelope) {
+            (Some(message), _) => (message.kind, message.step, message.author(), message.genesis, message.id()),
+            (None, Some(envelope)) => (envelope.kind, envelope.step, envelope.author, envelope.genesis, envelope.id()),
+            (None, None) => return Err(Reason::Duplicate),
+        };
+        let known = self.genesis_of(step);
+        if known.is_some_and(|known| known != genesis) {
+            return Err(Reason::OtherGenesis { genesis });
+        }
+        if kind == Kind::Head {
+            if author != from {
+                return Err(Reason::Relayed);
+            }
+            let message = self.verified(verified, envelope, bytes)?;
+            return self.receive_head(&message, now, out).map(|()| Verdict::Heard);
+        }
+        self.check_window(step)?;
+        let wanted = self.sealing.wants(&id);
+        match self.ledger.get(step).and_then(|set| set.get(&author)) {
+            Some(Entry::Conflict(..)) if kind.is_entry() && !wanted => return Err(Reason::Duplicate),
+            Some(Entry::One(first)) if first.id() == id => return Err(Reason::Duplicate),
+            _ if self.sealing.holds(&id) => return Err(Reason::Duplicate),
+            _ => {}
+        }
+        let contributors = if kind.is_entry() { self.contributors(step) } else { None };
+        let judgeable = known.is_some() && if kind.is_entry() { contributors.is_some() } else { step == self.unsealed };
+        if !judgeable {
+            let key = (step, kind, author);
+            if self.early.contains_key(&key) {
+                return Err(Reason::Duplicate);
+            }
+            if self.early.len() >= limits::EARLY_MAX {
+                return Err(Reason::Early { round: step.round(), open: self.step.round() });
+            }
+            self.verified(verified, envelope, bytes)?;
+            self.early.insert(key, (from, bytes.to_vec()));
+            return Ok(Verdict::Accept);
+        }
+        if contributors.is_some_and(|contributors| !contributors.contains(&author)) {
+            return Err(Reason::NotAContributor { author });
+        }
+        let message = self.verified(verified, envelope, bytes)?;
+        if author == self.me {
+            // Something of ours that our disk has lost.
+            self.sequence = self.sequence.max(message.sequence);
+        }
+        if kind.is_entry() {
+            self.take_entry(from, message, out);
+        } else {
+            self.hear(message, now, out)?;
+        }
+        Ok(Verdict::Accept)
+    }
+
+    fn verified(
+        &self,
+        verified: Option<Arc<Message>>,
+        envelope: Option<crate::message::Envelope>,
+        bytes: &[u8],
+    ) -> Result<Arc<Message>, Reason> {
+        match (verified, envelope) {
+            (Some(message), _) => Ok(message),
+            (None, Some(envelope)) => {
+                let message = Arc::new(self.context.verify(envelope, bytes)?);
+                self.context.memo.keep(&message);
+                Ok(message)
+            }
+            (None, None) => Err(Reason::Duplicate),
+        }
+    }
+
+    fn take_entry(&mut self, from: NodeId, message: Arc<Message>, out: &mut Vec<Output>) {
+        let (kind, step, author, round) = (message.kind, message.step, message.author(), message.step.round());
+        let (bytes, payload) = (message.bytes.len(), message.id());
+        let inserted = self.ledger.set(step).insert(message.clone());
+        if inserted == Inserted::Duplicate {
+            // The third of an author's contradictions; the sealers have settled on it.
+            self.sealing.lay_aside(message.clone());
+        }
+        out.push(Output::Keep(message));
+        out.push(Output::Tell(Event::Received { kind, round, author, from, bytes, payload }));
+        self.silent.remove(&author);
+        if inserted == Inserted::Conflict {
+            out.push(Output::Tell(Event::Conflict { author, kind, round }));
+        }
+        self.mark_dirty(step);
+    }
+
+    /// Whether a step's messages still count, and whether it is near enough to keep them.
+    pub(super) fn check_window(&self, step: Step) -> Result<(), Reason> {
+        let (round, open) = (step.round(), self.step.round());
+        if step < self.unsealed {
+            return Err(Reason::Stale { round, open });
+        }
+        if step.height() > self.step.height().saturating_add(limits::ROUNDS_AHEAD) || self.is_beyond_the_end(step) {
+            return Err(Reason::Early { round, open });
+        }
+        Ok(())
+    }
+
+    /// Takes in what came early and may be judged now. What is early still stays.
+    pub(super) fn take_early(&mut self, now: Now, out: &mut Vec<Output>) {
+        for ((_, _, _), (from, bytes)) in std::mem::take(&mut self.early) {
+            self.receive(from, &bytes, now, out);
+        }
+    }
+
+    /// Takes in what this node's own disk holds of the steps whose genesis is known.
+    pub(super) fn take_saved(&mut self, now: Now) {
+        let saved = std::mem::take(&mut self.saved.messages);
+        for bytes in saved {
+            let Ok(envelope) = self.context.open(&bytes) else { continue };
+            let (kind, step) = (envelope.kind, envelope.step);
+            match self.genesis_of(step) {
+                None => {
+                    self.saved.messages.push(bytes);
+                    continue;
+                }
+                Some(genesis) if genesis != envelope.genesis => continue,
+                Some(_) => {}
+            }
+            let sealed_without = |id| self.seals.get(&step).is_some_and(|seal| seal.ids.binary_search(id).is_err());
+            let Ok(message) = self.context.verify(envelope, &bytes) else { continue };
+            if message.author() == self.me {
+                self.sequence = self.sequence.max(message.sequence);
+            }
+            let too_old = step < self.unsealed && !self.seals.contains_key(&step);
+            if kind.is_entry() && !too_old && !sealed_without(&message.id()) {
+                self.ledger.set(step).insert(Arc::new(message));
+            } else if !kind.is_entry() && step == self.unsealed {
+                // Nothing is said or kept again.
+                let _ = self.hear(Arc::new(message), now, &mut Vec::new());
+            } else if !kind.is_entry() && step > self.unsealed {
+                self.saved.messages.push(bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! One height of Tendermint's algorithm, by the Malachite engine's state machine and vote keeper. They are pure: no
+//! clock, socket or thread; here they get our types, our timeouts, and inputs they can't choke on.
+
+use super::{Ballot, Certificate, Stage, Value, Vote, proposer};
+use crate::{limits, message::Step, round::Now};
+use heterotune_crypto::{Digest, NodeId};
+use malachitebft_core_driver::{Driver, Input, Output, ThresholdParams};
+use malachitebft_core_types as bft;
+use malachitebft_core_types::{NilOrVal, Proposal as _, Round, Timeout, TimeoutKind, Validity, VoteType};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// What the engine wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Sign and send this vote.
+    Vote(Vote),
+    /// This node is the view's proposer: find a value, and call [`Engine::propose`].
+    Find {
+        /// The view.
+        view: u32,
+    },
+    /// Propose this in the view.
+    Propose {
+        /// The view.
+        view: u32,
+        /// What.
+        value: Value,
+        /// The prevotes of an earlier view for it.
+        polka: Option<Certificate>,
+    },
+    /// A new view has begun.
+    Entered {
+        /// Which.
+        view: u32,
+    },
+}
+
+/// A height in progress, as one sealer sees it.
+pub struct Engine {
+    driver: Driver<Heights>,
+    genesis: Digest,
+    step: Step,
+    sealers: Vec<NodeId>,
+    /// How long the first view waits for its proposal, in ms.
+    patience_ms: u64,
+    timers: BTreeMap<(u8, u32), Now>,
+    /// Views beyond the current one that a sealer's votes were taken for.
+    ahead: BTreeMap<NodeId, BTreeSet<u32>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("step", &self.step).field("view", &self.view()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// The engine of `me`, a sealer, for one step. Call [`Engine::start`] next.
+    pub fn new(genesis: Digest, step: Step, sealers: &[NodeId], me: NodeId, patience_ms: u64) -> Self {
+        let set = Sealers(sealers.iter().map(|sealer| Sealer(Address(*sealer))).collect());
+        let height = Height(step.height());
+        let driver = Driver::new(Heights, height, set, Address(me), ThresholdParams::default());
+        let (sealers, timers, ahead) = (sealers.to_vec(), BTreeMap::new(), BTreeMap::new());
+        Self { driver, genesis, step, sealers, patience_ms, timers, ahead }
+    }
+
+    /// The step that it seals.
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// The current view.
+    pub fn view(&self) -> u32 {
+        self.driver.round().as_u32().unwrap_or(0)
+    }
+
+    /// Enters view 0.
+    pub fn start(&mut self, now: Now) -> Vec<Act> {
+        self.enter(0, now)
+    }
+
+    fn enter(&mut self, view: u32, now: Now) -> Vec<Act> {
+        let Some(leader) = proposer(&self.genesis, self.step, view, &self.sealers) else { return Vec::new() };
+        self.timers.clear();
+        self.ahead.values_mut().for_each(|views| views.retain(|ahead| *ahead > view));
+        let mut acts = vec![Act::Entered { view }];
+        let height = Height(self.step.height());
+        acts.extend(self.process(Input::NewRound(height, Round::new(view), Address(leader)), now));
+        acts
+    }
+
+    /// Proposes what [`Act::Find`] asked for, unless its view is over.
+    pub fn propose(&mut self, view: u32, value: Value, now: Now) -> Vec<Act> {
+        let mine = self.driver.proposer_address() == Some(self.driver.address());
+        if view != self.view() || !mine || !self.driver.step_is_propose() {
+            return Vec::new();
+        }
+        self.process(Input::ProposeValue(Round::new(view), value), now)
+    }
+
+    /// Takes a proposal of the view's proposer, recomputed (`valid`) or found wrong. The caller has checked its author,
+    /// and the signatures of its proof.
+    pub fn proposed(
+        &mut self,
+        view: u32,
+        value: Value,
+        polka: Option<&Certificate>,
+        valid: bool,
+        now: Now,
+    ) -> Vec<Act> {
+        let Some(leader) = proposer(&self.genesis, self.step, view, &self.sealers) else { return Vec::new() };
+        let mut acts = Vec::new();
+        let mut earlier = Round::Nil;
+        if let Some(polka) = polka {
+            earlier = Round::new(polka.view);
+            acts = self.process(Input::PolkaCertificate(certificate(self.step, polka)), now);
+        }
+        let proposal = Proposal {
+            height: Height(self.step.height()),
+            view: Round::new(view),
+            value,
+            earlier,
+            leader: Address(leader),
+        };
+        let signed = bft::SignedMessage::new(proposal, Mark::default());
+        acts.extend(self.process(Input::Proposal(signed, Validity::from_bool(valid)), now));
+        acts
+    }
+
+    /// Takes a sealer's verified vote; one's own, too.
+    pub fn voted(&mut self, vote: &Vote, ballot: &Ballot, now: Now) -> Vec<Act> {
+        if vote.view > self.view() {
+            let views = self.ahead.entry(ballot.sealer).or_default();
+            // A liar may vote in as many views as it likes; each costs memory.
+            if !views.contains(&vote.view) && views.len() >= limits::VIEWS_AHEAD_MAX {
+                return Vec::new();
+            }
+            views.insert(vote.view);
+        }
+        let vote = Ballotted {
+            height: Height(self.step.height()),
+            view: Round::new(vote.view),
+            value: vote.value.map_or(NilOrVal::Nil, NilOrVal::Val),
+            stage: match vote.stage {
+                Stage::Prevote => VoteType::Prevote,
+                Stage::Precommit => VoteType::Precommit,
+            },
+            sealer: Address(ballot.sealer),
+        };
+        let mark = Mark { sequence: ballot.sequence, signature: ballot.signature.to_vec() };
+        self.process(Input::Vote(bft::SignedMessage::new(vote, mark)), now)
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: Now) -> Vec<Act> {
+        let due: Vec<_> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
+        let mut acts = Vec::new();
+        for timer in due {
+            self.timers.remove(&timer);
+            let kind = match timer.0 {
+                0 => TimeoutKind::Propose,
+                1 => TimeoutKind::Prevote,
+                _ => TimeoutKind::Precommit,
+            };
+            acts.extend(self.process(Input::TimeoutElapsed(Timeout::new(Round::new(timer.1), kind)), now));
+        }
+        acts
+    }
+
+    fn process(&mut self, input: Input<Heights>, now: Now) -> Vec<Act> {
+        // The driver refuses only what is of another height or sealer, which is never given to it.
+        let outputs = self.driver.process(input).unwrap_or_default();
+        let mut acts = Vec::new();
+        for output in outputs {
+            match output {
+                Output::NewRound(_, round) => acts.extend(self.enter(round.as_u32().unwrap_or(0), now)),
+                Output::Vote(vote) => acts.push(Act::Vote(Vote {
+                    view: vote.view.as_u32().unwrap_or(0),
+                    stage: match vote.stage {
+                        VoteType::Prevote => Stage::Prevote,
+                        VoteType::Precommit => Stage::Precommit,
+                    },
+                    value: match vote.value {
+                        NilOrVal::Nil => None,
+                        NilOrVal::Val(value) => Some(value),
+                    },
+                })),
+                Output::Propose(proposal) => acts.push(self.propose_again(&proposal)),
+                Output::GetValue(_, round, _) => acts.push(Act::Find { view: round.as_u32().unwrap_or(0) }),
+                Output::ScheduleTimeout(timeout) => self.schedule(timeout, now),
+                // Whoever sees a quorum of precommits knows the decision, sealer or not: it is counted from the votes.
+                Output::Decide(..) => {}
+            }
+        }
+        acts
+    }
+
+    fn propose_again(&self, proposal: &Proposal) -> Act {
+        let polka = self.driver.polka_certificate(proposal.pol_round(), &proposal.value);
+        let ballots = |polka: &bft::PolkaCertificate<Heights>| {
+            let ballot = |vote: &bft::PolkaSignature<Heights>| {
+                let signature = vote.signature.signature.as_slice().try_into().ok()?;
+                Some(Ballot { sealer: vote.address.0, sequence: vote.signature.sequence, signature })
+            };
+            polka.polka_signatures.iter().filter_map(ballot).collect()
+        };
+        let polka = polka.map(|polka| Certificate {
+            view: polka.round.as_u32().unwrap_or(0),
+            stage: Stage::Prevote,
+            value: polka.value_id,
+            ballots: ballots(polka),
+        });
+        Act::Propose { view: proposal.view.as_u32().unwrap_or(0), value: proposal.value, polka }
+    }
+
+    /// Each view waits longer than the one before, so that in the end all are in one view for long enough.
+    fn schedule(&mut self, timeout: Timeout, now: Now) {
+        let view = timeout.round.as_u32().unwrap_or(0);
+        let (kind, base) = match timeout.kind {
+            TimeoutKind::Propose => (0, self.patience_ms),
+            TimeoutKind::Prevote => (1, self.patience_ms / 3),
+            TimeoutKind::Precommit => (2, self.patience_ms / 3),
+            TimeoutKind::Rebroadcast | TimeoutKind::FinalizeHeight(_) => return,
+        };
+        let longer = (self.patience_ms / 3).saturating_mul(view.into());
+        let wait = base.saturating_add(longer).min(limits::VIEW_MS_MAX.max(base));
+        self.timers.insert((kind, view), now.saturating_add(wait));
+    }
+}
+
+fn certificate(step: Step, polka: &Certificate) -> bft::PolkaCertificate<Heights> {
+    let signature = |ballot: &Ballot| {
+        let mark = Mark { sequence: ballot.sequence, signature: ballot.signature.to_vec() };
+        bft::PolkaSignature::new(Address(ballot.sealer), mark)
+    };
+    bft::PolkaCertificate {
+        height: Height(step.height()),
+        round: Round::new(polka.view),
+        value_id: polka.value,
+        polka_signatures: polka.ballots.iter().map(signature).collect(),
+    }
+}
+
+/// The engine's names for our types. Its "round" is our view, its "height" our step.
+#[derive(Clone, Debug)]
+struct Heights;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Height(u64);
+
+impl fmt::Display for Height {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl bft::Height for Height {
+    const ZERO: Self = Self(0);
+    const INITIAL: Self = Self(0);
+
+    fn increment_by(&self, n: u64) -> Self {
+        Self(self.0.saturating_add(n))
+    }
+
+    fn decrement_by(&self, n: u64) -> Option<Self> {
+        self.0.checked_sub(n).map(Self)
+    }
+
+    fn as_u64(&self) -> u64 {
+        self.0
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Address(NodeId);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl bft::Address for Address {}
+
+/// What a vote's envelope adds to the vote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Mark {
+    sequence: u64,
+    signature: Vec<u8>,
+}
+
+/// Signatures are made and verified before the engine sees a vote; it only carries them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Carried;
+
+impl bft::SigningScheme for Carried {
+    type DecodingError = &'static str;
+    type Signature = Mark;
+    type PublicKey = Address;
+    type PrivateKey = ();
+
+    fn decode_signature(_: &[u8]) -> Result<Mark, &'static str> {
+        Err("signatures are decoded with their messages")
+    }
+
+    fn encode_signature(signature: &Mark) -> Vec<u8> {
+        signature.signature.clone()
+    }
+
+    fn decode_public_key(_: &[u8]) -> Result<Address, &'static str> {
+        Err("keys come from the charter")
+    }
+
+    fn encode_public_key(key: &Address) -> Vec<u8> {
+        key.0.as_bytes().to_vec()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sealer(Address);
+
+impl bft::Validator<Heights> for Sealer {
+    fn address(&self) -> &Address {
+        &self.0
+    }
+
+    fn public_key(&self) -> &Address {
+        &self.0
+    }
+
+    fn voting_power(&self) -> u64 {
+        1
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sealers(Vec<Sealer>);
+
+impl bft::ValidatorSet<Heights> for Sealers {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn total_voting_power(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn get_by_address(&self, address: &Address) -> Option<&Sealer> {
+        self.0.iter().find(|sealer| sealer.0 == *address)
+    }
+
+    fn get_by_index(&self, index: usize) -> Option<&Sealer> {
+        self.0.get(index)
+    }
+}
+
+impl bft::Value for Value {
+    type Id = Value;
+
+    fn id(&self) -> Value {
+        *self
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Proposal {
+    height: Height,
+    view: Round,
+    value: Value,
+    earlier: Round,
+    leader: Address,
+}
+
+impl bft::Proposal<Heights> for Proposal {
+    fn height(&self) -> Height {
+        self.height
+    }
+
+    fn round(&self) -> Round {
+        self.view
+    }
+
+    fn value(&self) -> &Value {
+        &self.value
+    }
+
+    fn take_value(self) -> Value {
+        self.value
+    }
+
+    fn pol_round(&self) -> Round {
+        self.earlier
+    }
+
+    fn validator_address(&self) -> &Address {
+        &self.leader
+    }
+}
+
+/// Proposals travel whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NoPart;
+
+impl bft::ProposalPart<Heights> for NoPart {
+    fn is_first(&self) -> bool {
+        true
+    }
+
+    fn is_last(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ballotted {
+    height: Height,
+    view: Round,
+    value: NilOrVal<Value>,
+    stage: VoteType,
+    sealer: Address,
+}
+
+impl bft::Vote<Heights> for Ballotted {
+    fn height(&self) -> Height {
+        self.height
+    }
+
+    fn round(&self) -> Round {
+        self.view
+    }
+
+    fn value(&self) -> &NilOrVal<Value> {
+        &self.value
+    }
+
+    fn take_value(self) -> NilOrVal<Value> {
+        self.value
+    }
+
+    fn vote_type(&self) -> VoteType {
+        self.stage
+    }
+
+    fn validator_address(&self) -> &Address {
+        &self.sealer
+    }
+
+    fn extension(&self) -> Option<&bft::SignedExtension<Heights>> {
+        None
+    }
+
+    fn take_extension(&mut self) -> Option<bft::SignedExtension<Heights>> {
+        None
+    }
+
+    fn extend(self, _: bft::SignedExtension<Heights>) -> Self {
+        self
+    }
+}
+
+impl bft::Context for Heights {
+    type Address = Address;
+    type Height = Height;
+    type ProposalPart = NoPart;
+    type Proposal = Proposal;
+    type Validator = Sealer;
+    type ValidatorSet = Sealers;
+    type Timeouts = bft::LinearTimeouts;
+    type Value = Value;
+    type Vote = Ballotted;
+    type Extension = ();
+    type SigningScheme = Carried;
+
+    /// Never asked: each view's proposer is given to the driver.
+    fn select_proposer<'a>(&self, sealers: &'a Sealers, _: Height, _: Round) -> &'a Sealer {
+        &sealers.0[0]
+    }
+
+    fn new_proposal(&self, height: Height, view: Round, value: Value, earlier: Round, leader: Address) -> Proposal {
+        Proposal { height, view, value, earlier, leader }
+    }
+
+    fn new_prevote(&self, height: Height, view: Round, value: NilOrVal<Value>, sealer: Address) -> Ballotted {
+        Ballotted { height, view, value, stage: VoteType::Prevote, sealer }
+    }
+
+    fn new_precommit(&self, height: Height, view: Round, value: NilOrVal<Value>, sealer: Address) -> Ballotted {
+        Ballotted { height, view, value, stage: VoteType::Precommit, sealer }
+    }
+}
