@@ -15,6 +15,7 @@ use heterotune_crypto::{Digest, Identity, NodeId};
 use heterotune_protocol::{
     charter::{Charter, CodecKind},
     genesis::Start,
+    ledger::{Inserted, StepSet},
     message::{Content, Context, Kind, Message, Step},
     mixture::Mixture,
     round::{Checkpoint, Job, Product, RoundSet},
@@ -29,7 +30,7 @@ const ROUNDS: u64 = 4;
 struct Stage {
     node: Node,
     id: NodeId,
-    context: Context,
+    context: Arc<Context>,
     members: Vec<Member>,
     /// What the valid messages so far come to.
     state: Checkpoint,
@@ -50,7 +51,9 @@ impl Stage {
         (charter.adapter.rank, charter.adapter.readout_rank) = (4, 8);
         charter.codec.kind = CodecKind::F32;
         (charter.rounds.total, charter.rounds.horizon) = (ROUNDS, 1);
-        let context = Context::new(charter).unwrap();
+        // The node alone seals: what the others say is judged by it and nobody else.
+        charter.sealers = vec![id];
+        let context = Arc::new(Context::new(charter).unwrap());
         let file = home.join("charter.toml");
         fs::write(&file, toml::to_string(&context.charter).unwrap()).unwrap();
         let mut node = Node::start(&state, |command| {
@@ -60,12 +63,7 @@ impl Stage {
         });
         let address = node.address();
         let members = identities.map(|identity| Member::join(identity, context.clone(), &address)).into();
-        let checkpoint = Checkpoint {
-            round: 1,
-            genesis: Digest::ZERO,
-            mixture: Mixture::zeros(&context.layout),
-            memory: Default::default(),
-        };
+        let checkpoint = Checkpoint::first(Digest::ZERO, Mixture::zeros(&context.layout));
         let mut stage = Self { node, id, context, members, state: checkpoint };
         stage.genesis().await;
         stage
@@ -74,19 +72,20 @@ impl Stage {
     /// Both steps of genesis, with what the members make up.
     async fn genesis(&mut self) {
         let charter = self.context.charter.clone();
-        let context = Arc::new(self.context.clone());
+        let context = self.context.clone();
         let kernels = self.step(Step::Kernels, |seed, _| members::kernels(&charter, seed)).await;
         let said = kernels.iter().map(|message| match message.signed.value() {
-            Content::Kernels(kernels) => (message.signed.author(), kernels.clone()),
+            Content::Kernels(kernels) => (message.author(), kernels.clone()),
             other => panic!("{other:?}"),
         });
         assert!(matches!(Job::Reference(context.clone(), said.collect()).run(1), Product::Reference(_)));
         let statistics = self.step(Step::Statistics, |seed, _| members::statistics(&charter, seed)).await;
         let said = statistics.iter().map(|message| match message.signed.value() {
-            Content::Statistics(statistics) => (message.signed.author(), statistics.clone()),
+            Content::Statistics(statistics) => (message.author(), statistics.clone()),
             other => panic!("{other:?}"),
         });
-        let Product::Start(Start { readout, bias, .. }) = Job::Start(context, said.collect()).run(1) else { panic!() };
+        let Product::Start(start) = Job::Start(context, said.collect()).run(1) else { panic!() };
+        let Start { readout, bias, .. } = (*start).clone();
         let groups = &mut self.state.mixture.groups;
         let count = groups.len();
         groups.splice(count - 2.., [readout, bias]);
@@ -97,10 +96,10 @@ impl Stage {
     /// Lets all members say something valid in a step once the node has; returns what all have said.
     async fn step(&mut self, step: Step, content: impl Fn(u64, &Context) -> Content) -> Vec<Arc<Message>> {
         let held = self.members[0].pull(self.id, step).await;
-        let own = held.into_iter().find(|message| message.signed.author() == self.id).unwrap();
+        let own = held.into_iter().find(|message| message.author() == self.id).unwrap();
         let mut said = vec![own.clone()];
         for (seed, member) in (100 * step.round()..).zip(&mut self.members) {
-            let message = member.say(own.genesis, step.round(), content(seed, &self.context));
+            let message = member.say(own.genesis, step, content(seed, &self.context));
             member.publish(message.clone());
             said.push(message);
         }
@@ -112,14 +111,12 @@ impl Stage {
         let updates = self.step(Step::Round(round), |seed, context| members::update(context, seed)).await;
         let closed = self.node.wait_for("a closed round", |event| has(event, "round_closed", Some(round)));
         let held = self.members[0].pull(self.id, Step::Round(round)).await;
-        let digests =
-            |messages: &[Arc<Message>]| messages.iter().map(|message| message.digest()).collect::<BTreeSet<_>>();
+        let digests = |messages: &[Arc<Message>]| messages.iter().map(|message| message.id()).collect::<BTreeSet<_>>();
         assert_eq!(digests(&held), digests(&updates), "the node holds the valid updates and nothing else");
-        let fold = Job::Fold(
-            Arc::new(self.context.clone()),
-            Arc::new(self.state.clone()),
-            vec![RoundSet { round, updates: sorted(updates) }],
-        );
+        let mut set = StepSet::default();
+        updates.into_iter().for_each(|update| assert_eq!(set.insert(update), Inserted::New));
+        let sets = vec![RoundSet::new(round, &set)];
+        let fold = Job::Fold(self.context.clone(), Arc::new(self.state.clone()), sets);
         let Product::Fold(folded) = fold.run(1) else { panic!() };
         self.state = (*folded[0].after).clone();
         assert_eq!(closed["mixture_hash"], self.state.mixture.digest().to_string());
@@ -128,7 +125,7 @@ impl Stage {
 
     /// Lets member `by` gossip bytes; the node must refuse them, and say why.
     fn attack(&mut self, by: usize, bytes: Vec<u8>, reason: &str) {
-        let skin = self.members[by].say(Digest::ZERO, 0, members::head(1, Digest::ZERO));
+        let skin = self.members[by].say(Digest::ZERO, Step::Round(1), members::head(1, Digest::ZERO));
         self.members[by].publish(forge::disguised(&skin, bytes.clone()));
         self.refuses(by, &bytes, reason);
     }
@@ -139,12 +136,6 @@ impl Stage {
         let sent = |event: &Value| event["from"] == from.as_str() && event["bytes"] == bytes.len();
         self.node.wait_for(reason, |event| has(event, "refused", None) && told(event) && sent(event));
     }
-}
-
-/// By author, as the ledger has them.
-fn sorted(mut messages: Vec<Arc<Message>>) -> Vec<Arc<Message>> {
-    messages.sort_by_key(|message| message.signed.author());
-    messages
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,7 +169,7 @@ async fn what_no_honest_node_sends_is_refused_and_changes_nothing() {
     let mut charter = context.charter.clone();
     charter.nonce += 1;
     let elsewhere = Context::new(charter).unwrap();
-    let replayed = elsewhere.say(&victim, genesis, 2, 1, members::update(&elsewhere, 9)).unwrap();
+    let replayed = elsewhere.say(&victim, genesis, Step::Round(2), 1, members::update(&elsewhere, 9)).unwrap();
     stage.attack(3, replayed.bytes, "other network: it belongs to");
 
     let stranger = Identity::from_seed(1, "stranger");
@@ -192,22 +183,22 @@ async fn what_no_honest_node_sends_is_refused_and_changes_nothing() {
 
     // One head that claims to be far ahead keeps nobody from training the next round.
     let liar = &mut stage.members[3];
-    let claim = liar.say(genesis, 1_000, members::head(1_000, Digest::ZERO));
+    let claim = liar.say(genesis, Step::Round(1_000), members::head(1_000, Digest::ZERO));
     liar.publish(claim);
     // All of them are still heard: their valid updates count in this round and the next.
     stage.round(2).await;
     stage.round(3).await;
 
-    // Round 1 was open to late updates until now.
+    // Round 1 is sealed.
     let late = forge::update(&context, &first, first.id(), genesis, 1, forge::zeros(&context));
-    stage.attack(2, forge::bytes(&late), "stale: round 1 is closed and beyond the horizon, the open round is 4");
+    stage.attack(2, forge::bytes(&late), "stale: round 1 is sealed, the open round is 4");
     let early = forge::update(&context, &second, second.id(), genesis, 99, forge::zeros(&context));
     stage.attack(3, forge::bytes(&early), "early: round 99 is too far ahead");
     stage.attack(2, b"not a message".to_vec(), "malformed: not readable");
     stage.round(ROUNDS).await;
 
     for member in &mut stage.members {
-        let done = member.say(genesis, ROUNDS + 1, members::head(ROUNDS + 1, stage.state.digest()));
+        let done = member.say(genesis, Step::Round(ROUNDS + 1), members::head(ROUNDS + 1, stage.state.digest()));
         assert_eq!(done.kind, Kind::Head);
         member.publish(done);
     }

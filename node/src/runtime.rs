@@ -90,7 +90,7 @@ pub async fn run(options: Options) -> Result<()> {
     let saved = store.load()?;
     let log = EventLog::open(&options.state)?;
 
-    let context = Context::new(charter.clone())?;
+    let context = Arc::new(Context::new(charter.clone())?);
     let mut network = Network::new(&identity, context.clone(), options.peers.clone())?;
     for address in &options.listen {
         network.listen(address)?;
@@ -108,7 +108,7 @@ pub async fn run(options: Options) -> Result<()> {
         })?
     };
     let node = Node {
-        state: State::new(Arc::new(context), identity.clone(), saved),
+        state: State::new(context, identity.clone(), saved),
         network,
         trainer,
         disk,
@@ -246,10 +246,8 @@ impl Node {
             let speaks = matches!(output, Output::Publish(_) | Output::Answer { .. });
             match output {
                 Output::Keep(message) => records.push(Record::Message(message)),
-                Output::Forget(message) => records.push(Record::Forget(message)),
-                Output::Checkpoint { checkpoint, forget_before } => {
-                    records.push(Record::Checkpoint(checkpoint, forget_before));
-                }
+                Output::Checkpoint(checkpoint) => records.push(Record::Checkpoint(checkpoint)),
+                Output::Seal { seal, forget_before } => records.push(Record::Seal(seal, forget_before)),
                 // The log may run ahead of the disk.
                 Output::Tell(event) => self.on_event(event)?,
                 output if !records.is_empty() || (speaks && self.keeping > 0) => waiting.push(output),
@@ -271,7 +269,7 @@ impl Node {
             Output::Answer { ticket, batch } => self.network.answer(ticket, batch),
             Output::Train(work) => self.trainer.work(work),
             Output::Compute(job) => self.compute(job)?,
-            Output::Tell(_) | Output::Keep(_) | Output::Forget(_) | Output::Checkpoint { .. } => {}
+            Output::Tell(_) | Output::Keep(_) | Output::Checkpoint(_) | Output::Seal { .. } => {}
         }
         Ok(())
     }
@@ -313,9 +311,9 @@ impl Node {
         if !matches!(event, Event::Received { kind: Kind::Head, .. }) {
             self.tell(value)?;
         }
-        if let Event::TooFarBehind { round, open, .. } = event {
+        if let Event::Miscomputes { round, sealed, computed } = event {
             bail!(
-                "this node is in round {round} and its network in round {open}, beyond what peers keep; start it with a new state folder and the same key"
+                "the network has sealed round {round} with the state {sealed}, and this node computes {computed} from the same updates: its processor or its program is at fault; run the same version as the others, or another machine"
             );
         }
         Ok(())
@@ -395,7 +393,7 @@ impl Node {
 
     /// Whether the last round is closed here, and everybody who can be told knows it.
     fn may_leave(&mut self) -> bool {
-        if !self.state.is_finished() || !self.state.is_settled() || !self.evaluated {
+        if !self.state.is_finished() || !self.evaluated {
             return false;
         }
         let finished_at = *self.finished_at.get_or_insert_with(Instant::now);

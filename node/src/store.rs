@@ -2,7 +2,8 @@
 //!
 //! - `identity.key`: the 32 secret bytes in hexadecimal, mode 0600.
 //! - `charter.toml`: the charter that this folder belongs to.
-//! - `ledger.redb`: messages by step, author and payload; the last states.
+//! - `ledger.redb`: messages of the steps that are not sealed and of the last that are; the seals; the sealed state, and
+//!   the provisional ones since.
 //! - `private.safetensors`: the node's own projections and what rounding has kept back (written by the trainer).
 //! - `events.jsonl`: the event log ([`crate::events`]).
 //!
@@ -16,6 +17,7 @@ use heterotune_protocol::{
     limits,
     message::{Message, Step},
     round::{Checkpoint, Saved},
+    seal::Seal,
     wire,
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -26,14 +28,14 @@ use std::{
     sync::Arc,
 };
 
-/// (0 kernels, 1 statistics, or 1 + round; author and payload digest) -> envelope.
+/// (the step's height; the message's id) -> envelope.
 const MESSAGES: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("messages");
 
 /// Round -> the state before it.
 const CHECKPOINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("checkpoints");
 
-/// The largest stored state: every value of the largest mixture as a 9-byte CBOR integer, and the evidence.
-const CHECKPOINT_BYTES_MAX: usize = 9 * limits::MIXTURE_VALUES_MAX + 64 * limits::FOUNDERS_MAX + 4_096;
+/// The step's height -> its seal.
+const SEALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("seals");
 
 /// A node's state folder, open. Only one process can hold it.
 pub struct Store {
@@ -46,10 +48,10 @@ pub struct Store {
 pub enum Record {
     /// A message of the ledger.
     Message(Arc<Message>),
-    /// A message of the ledger that is to go.
-    Forget(Arc<Message>),
-    /// A state, and the first round whose messages are still needed.
-    Checkpoint(Arc<Checkpoint>, u64),
+    /// A state.
+    Checkpoint(Arc<Checkpoint>),
+    /// A seal, and the first round whose messages are still needed.
+    Seal(Arc<Seal>, u64),
 }
 
 impl Store {
@@ -157,7 +159,14 @@ impl Store {
             Err(error) => return Err(error.into()),
         }
         for row in reading.open_table(CHECKPOINTS)?.iter()? {
-            saved.checkpoints.push(wire::decode(row?.1.value(), CHECKPOINT_BYTES_MAX)?);
+            saved.checkpoints.push(wire::decode(row?.1.value(), limits::STATE_BYTES_MAX)?);
+        }
+        // Genesis, and what peers may ask for. The seals in between stay on the disk, for who wants to check them.
+        let seals = reading.open_table(SEALS)?;
+        let last = seals.last()?.map_or(0, |(height, _)| height.value());
+        let recent = last.saturating_sub(limits::HORIZON_MAX).max(GENESIS);
+        for row in seals.range(..GENESIS)?.chain(seals.range(recent..)?) {
+            saved.seals.push(wire::decode(row?.1.value(), limits::SEAL_BYTES_MAX)?);
         }
         Ok(saved)
     }
@@ -180,23 +189,27 @@ impl Store {
         {
             let mut messages = writing.open_table(MESSAGES)?;
             let mut checkpoints = writing.open_table(CHECKPOINTS)?;
+            let mut seals = writing.open_table(SEALS)?;
             for record in records {
                 match record {
                     Record::Message(message) => {
-                        let (row, name) = key(message);
-                        messages.insert((row, name.as_slice()), message.bytes.as_slice())?;
+                        let (height, id) = (message.step.height(), message.id());
+                        messages.insert((height, id.as_bytes().as_slice()), message.bytes.as_slice())?;
                     }
-                    Record::Forget(message) => {
-                        let (row, name) = key(message);
-                        messages.remove((row, name.as_slice()))?;
-                    }
-                    Record::Checkpoint(checkpoint, forget_before) => {
-                        let bytes = wire::encode(&**checkpoint, CHECKPOINT_BYTES_MAX)?;
+                    Record::Checkpoint(checkpoint) => {
+                        let bytes = wire::encode(&**checkpoint, limits::STATE_BYTES_MAX)?;
                         checkpoints.insert(checkpoint.round, bytes.as_slice())?;
-                        let oldest = checkpoint.round.saturating_sub(limits::HORIZON_MAX);
-                        checkpoints.retain(|round, _| round >= oldest)?;
-                        let first = row(Step::Round(*forget_before));
-                        messages.retain(|(at, _), _| at < row(Step::Round(1)) || at >= first)?;
+                    }
+                    Record::Seal(seal, forget_before) => {
+                        let sealed = seal.step.height();
+                        seals.insert(sealed, wire::encode(&**seal, limits::SEAL_BYTES_MAX)?.as_slice())?;
+                        let named = |id: &[u8]| seal.ids.iter().any(|sealed| sealed.as_bytes() == id);
+                        let first = Step::Round(*forget_before).height();
+                        messages.retain(|(height, id), _| {
+                            let kept = height < GENESIS || height >= first;
+                            kept && (height != sealed || named(id))
+                        })?;
+                        checkpoints.retain(|round, _| round > seal.step.round())?;
                     }
                 }
             }
@@ -206,19 +219,8 @@ impl Store {
     }
 }
 
-/// A message's key in the ledger. Heads are not kept, and so have no step.
-fn key(message: &Message) -> (u64, Vec<u8>) {
-    let step = message.kind.step(message.round).unwrap_or(Step::Round(message.round));
-    (row(step), [*message.signed.author().as_bytes(), *message.digest().as_bytes()].concat())
-}
-
-fn row(step: Step) -> u64 {
-    match step {
-        Step::Kernels => 0,
-        Step::Statistics => 1,
-        Step::Round(round) => round.saturating_add(1),
-    }
-}
+/// The heights below this are genesis, which is kept for ever.
+const GENESIS: u64 = 2;
 
 /// Writes a file so that it is either the old one or the new one, whatever happens; `secret` files are mode 0600.
 ///

@@ -4,7 +4,7 @@ use heterotune_crypto::{Digest, Identity, NodeId, Signed};
 use heterotune_protocol::{
     codec::EncodedGroup,
     limits,
-    message::{Context, Envelope, Kind, Message, Update},
+    message::{Context, Envelope, Kind, Message, Step, Update},
     wire,
 };
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub(crate) fn update(
 ) -> Envelope {
     let payload = wire::encode(&Update { groups }, ANY_SIZE).unwrap();
     // Beyond all sequence numbers of this author.
-    let sequence = 1_000_000 + round;
+    let (step, sequence) = (Step::Round(round), 1_000_000 + round);
     let mut covered = limits::PROTOCOL_VERSION.to_le_bytes().to_vec();
     covered.extend(context.network.0.as_bytes());
     covered.extend(genesis.as_bytes());
-    covered.extend(round.to_le_bytes());
+    covered.extend(step.height().to_le_bytes());
     covered.extend(author.as_bytes());
     covered.extend(sequence.to_le_bytes());
     let signed = Signed::sign(signer, "update", &covered, (), payload.clone());
@@ -36,7 +36,7 @@ pub(crate) fn update(
         network: context.network,
         genesis,
         kind: Kind::Update,
-        round,
+        step,
         author,
         sequence,
         payload,

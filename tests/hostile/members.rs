@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// A member.
 pub(crate) struct Member {
     pub(crate) identity: Identity,
-    context: Context,
+    context: Arc<Context>,
     sequence: u64,
     requests: UnboundedSender<Request>,
     batches: UnboundedReceiver<Batch>,
@@ -39,7 +39,7 @@ enum Request {
 
 impl Member {
     /// Joins the network of the node at `address`.
-    pub(crate) fn join(identity: Identity, context: Context, address: &str) -> Self {
+    pub(crate) fn join(identity: Identity, context: Arc<Context>, address: &str) -> Self {
         let network = Network::new(&identity, context.clone(), vec![address.parse().unwrap()]).unwrap();
         let (requests, asked) = unbounded_channel();
         let (answers, batches) = unbounded_channel();
@@ -48,9 +48,9 @@ impl Member {
     }
 
     /// Signs something valid.
-    pub(crate) fn say(&mut self, genesis: Digest, round: u64, content: Content) -> Arc<Message> {
+    pub(crate) fn say(&mut self, genesis: Digest, step: Step, content: Content) -> Arc<Message> {
         self.sequence += 1;
-        Arc::new(self.context.say(&self.identity, genesis, round, self.sequence, content).unwrap())
+        Arc::new(self.context.say(&self.identity, genesis, step, self.sequence, content).unwrap())
     }
 
     /// Gossips a message.
@@ -67,13 +67,14 @@ impl Member {
     pub(crate) async fn pull(&mut self, node: NodeId, step: Step) -> Vec<Arc<Message>> {
         let since = Instant::now();
         while since.elapsed() < DEADLINE {
-            let pull = Pull { step, have: Vec::new() };
+            let pull = Pull { step, have: Vec::new(), want: Vec::new() };
             self.requests.send(Request::Pull(node, pull)).unwrap();
             let batch = tokio::time::timeout(Duration::from_secs(5), self.batches.recv()).await;
             let Ok(Some(batch)) = batch else { continue };
             let read = |bytes: &[u8]| self.context.verify(self.context.open(bytes).unwrap(), bytes).unwrap();
-            let messages: Vec<_> = batch.messages.iter().map(|bytes| Arc::new(read(bytes))).collect();
-            if batch.step == step && messages.iter().any(|message| message.signed.author() == node) {
+            let messages = batch.messages.iter().map(|bytes| Arc::new(read(bytes)));
+            let messages: Vec<_> = messages.filter(|message| message.kind.is_entry()).collect();
+            if batch.step == step && messages.iter().any(|message| message.author() == node) {
                 return messages;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -98,7 +99,9 @@ async fn drive(mut network: Network, mut asked: UnboundedReceiver<Request>, answ
                 NetEvent::Message(ticket, ..) => network.judge(ticket, &Verdict::Accept),
                 NetEvent::Asked(ticket, Pull { step, .. }) => {
                     let messages = std::mem::take(&mut slipped_in);
-                    network.answer(ticket, Batch { step, open: step, ids: Vec::new(), more: false, messages });
+                    let (open, unsealed) = (step, step);
+                    let batch = Batch { step, open, unsealed, more: false, messages, seal: None, snapshot: None };
+                    network.answer(ticket, batch);
                 }
                 NetEvent::Answered(_, batch) => drop(answers.send(batch)),
                 _ => {}
@@ -160,7 +163,7 @@ pub(crate) fn update(context: &Context, seed: u64) -> Content {
     Content::Update(groups.collect())
 }
 
-/// "I have closed everything before this round, and this is what came of it."
+/// "All before this round is sealed to me, and this is what came of it."
 pub(crate) fn head(round: u64, state: Digest) -> Content {
-    Content::Head(Head { step: Step::Round(round), closed: Digest::ZERO, state })
+    Content::Head(Head { unsealed: Step::Round(round), sets: Digest::ZERO, state })
 }

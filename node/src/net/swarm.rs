@@ -91,7 +91,7 @@ struct Meeting {
 pub struct Network {
     swarm: Swarm<Behaviour>,
     registry: Registry,
-    context: Context,
+    context: Arc<Context>,
     charter_bytes: Vec<u8>,
     topic: gossipsub::IdentTopic,
     peers: Peers,
@@ -114,7 +114,7 @@ impl Network {
     ///
     /// # Errors
     /// What libp2p refuses in its settings; none in practice.
-    pub fn new(identity: &Identity, context: Context, given: Vec<Multiaddr>) -> anyhow::Result<Self> {
+    pub fn new(identity: &Identity, context: Arc<Context>, given: Vec<Multiaddr>) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let network = context.network;
         let swarm = SwarmBuilder::with_existing_identity(keypair(identity)?)
@@ -209,7 +209,7 @@ impl Network {
         let Some((id, from)) = self.judging.remove(&ticket) else { return };
         let acceptance = match verdict {
             Verdict::Accept => MessageAcceptance::Accept,
-            Verdict::Ignore(_) => MessageAcceptance::Ignore,
+            Verdict::Heard | Verdict::Ignore(_) => MessageAcceptance::Ignore,
             Verdict::Reject(_) => MessageAcceptance::Reject,
         };
         self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, acceptance);

@@ -168,13 +168,14 @@ impl State {
         matches!(step, Step::Round(round) if total > 0 && round > total)
     }
 
-    /// Connected members that are not known to have sealed the last round with the same state.
+    /// Members that are not known to have sealed the last round with the same state.
     pub fn unfinished(&self) -> Vec<NodeId> {
         let (unsealed, digest) = (self.unsealed, self.sealed_digest());
         let done = |member: &NodeId| {
             self.sync.head(member).is_some_and(|(_, head)| head.unsealed >= unsealed && head.state == digest)
         };
-        self.sync.connected().filter(|member| !done(member)).collect()
+        let others = self.context.members.iter().filter(|member| **member != self.me);
+        others.filter(|member| !done(member)).copied().collect()
     }
 
     /// The state that the closed rounds made, once genesis is done. Provisional until the node is finished.

@@ -83,7 +83,6 @@ impl Sync {
     pub(super) fn disconnected(&mut self, peer: &NodeId) {
         self.connected.remove(peer);
         self.pulls.remove(peer);
-        self.heads.remove(peer);
         self.comparisons.remove(peer);
         self.turns.remove(peer);
     }
@@ -135,7 +134,8 @@ impl State {
     pub(super) fn receive_head(&mut self, message: &Message, now: Now, out: &mut Vec<Output>) -> Result<(), Reason> {
         let author = message.author();
         let Content::Head(head) = message.signed.value() else { return Ok(()) };
-        if !self.sync.connected.contains(&author) && self.sync.heads.len() >= limits::HEADS_MAX {
+        let heads = &mut self.sync.heads;
+        if heads.len() >= limits::HEADS_MAX && !heads.contains_key(&author) && !self.sync.connected.contains(&author) {
             return Err(Reason::Relayed);
         }
         if self.sync.heads.get(&author).is_some_and(|(sequence, _, _)| *sequence >= message.sequence) {
