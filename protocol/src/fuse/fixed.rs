@@ -10,7 +10,7 @@ pub(super) const FRACTION_BITS: u32 = 30;
 pub(super) const ONE: i64 = 1 << FRACTION_BITS;
 
 /// 1/2 in units of 2^-30.
-const HALF: i128 = 1 << (FRACTION_BITS - 1);
+const HALF: i64 = 1 << (FRACTION_BITS - 1);
 
 /// The L2 norm of a group that isn't zero, exactly: its square is `square` times 4^`exponent`.
 #[derive(Clone, Copy, Debug)]
@@ -52,11 +52,15 @@ pub(super) fn to_fixed(value: f64) -> i64 {
     (value * ONE as f64).round_ties_even() as i64
 }
 
-/// `value` / 2^30, half to even on both sides of zero. Any value below 2^127 less one.
+/// `value` / 2^30, half to even on both sides of zero. Any value below 2^127 less 1/2.
 pub(super) fn round_fraction(value: i128) -> i128 {
-    let down = value >> FRACTION_BITS;
-    let rest = value & ((1 << FRACTION_BITS) - 1);
-    down + i128::from(rest > HALF || (rest == HALF && down & 1 == 1))
+    // Just below a half, and that little more that makes an odd half go up.
+    (value + (i128::from(HALF) - 1 + (value >> FRACTION_BITS & 1))) >> FRACTION_BITS
+}
+
+/// The same in 64 bits. Any value below 2^63 less 1/2.
+pub(super) fn round_short_fraction(value: i64) -> i64 {
+    (value + (HALF - 1 + (value >> FRACTION_BITS & 1))) >> FRACTION_BITS
 }
 
 /// `value` / `divisor`, half to even on both sides of zero. A divisor from 1 to 2^126.
@@ -117,6 +121,8 @@ mod tests {
             prop_assert!(((rounded << 30) - value).abs() <= 1 << 29);
             prop_assert_eq!(round_fraction(-value), -rounded);
             prop_assert_eq!(round_ratio(value, 1 << 30), rounded);
+            let short = (value >> 42) as i64;
+            prop_assert_eq!(i128::from(round_short_fraction(short)), round_fraction(short.into()));
         }
 
         #[test]
@@ -164,6 +170,7 @@ mod tests {
     fn halves_go_to_even() {
         let half = 1i128 << 29;
         assert_eq!([-3, -1, 1, 3, 5].map(|odd| round_fraction(odd * half)), [-2, 0, 0, 2, 2]);
+        assert_eq!([-3, -1, 1, 3, 5].map(|odd| round_short_fraction(odd * HALF)), [-2, 0, 0, 2, 2]);
         assert_eq!([-15, -5, 4, 5, 6, 15].map(|value| round_ratio(value, 10)), [-2, 0, 0, 0, 1, 2]);
         assert_eq!(to_fixed(1.0), ONE);
         assert_eq!(to_fixed(1e300), i64::MAX);

@@ -7,6 +7,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// Pairs that are multiplied and added up in one go.
+const CHUNK: usize = 32;
+
 /// The inner products of all rows' mantissas, `[rows, rows]`, exactly; the lower triangle is filled, with 0 where
 /// there is no row.
 ///
@@ -60,9 +63,13 @@ fn products<T: Copy>(
     products
 }
 
-/// a . b for a block of bytes.
+/// a . b for a block of bytes. The sum of a chunk is written out for the compiler's sake: from a single sum it makes
+/// instructions that multiply four pairs at a time instead of eight, and takes twice as long.
 fn dot_narrow(a: &[i16], b: &[i16]) -> i64 {
-    a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum::<i32>().into()
+    let dot = |a: &[i16], b: &[i16]| a.iter().zip(b).fold(0i32, |sum, (a, b)| sum + i32::from(*a) * i32::from(*b));
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<CHUNK>(), b.as_chunks::<CHUNK>());
+    let chunks = a.iter().zip(b).fold(0, |sum, (a, b)| sum + dot(a, b));
+    (chunks + dot(a_rest, b_rest)).into()
 }
 
 /// a . b for a block of 23-bit mantissas: 23 + 23 + 12 bits.

@@ -1,15 +1,15 @@
 //! The one big loop: a weighted integer sum of all senders' values of a group.
 
 use super::{
-    fixed::{self, round_fraction, saturate},
+    fixed::{self, round_fraction, round_short_fraction, saturate},
     parallel,
     tensor::Row,
 };
-use crate::{codec::Mantissas, limits, mixture::power_of_two};
+use crate::{codec::Mantissas, mixture::power_of_two};
 use std::{collections::BTreeMap, ops::Range};
 
 /// Values that are summed at a time: few enough that the partial sums stay in the first cache.
-const BLOCK: usize = limits::GRAM_BLOCK;
+const BLOCK: usize = 1_024;
 
 /// Rows that are added up before they are multiplied: 64 bytes fit 16 bits, and 64 mantissas of 23 bits fit 32.
 const TOGETHER_MOST: usize = 64;
@@ -48,11 +48,14 @@ pub(super) fn weighted(values: usize, rows: &[Option<Row<'_>>], weights: &[f64],
                 rows => add_times(factors, &together(rows, range.clone())[..sum.len()]),
             }
         }
+        if let [whole] = parts.as_slice() {
+            sum.iter_mut().zip(whole).for_each(|(sum, whole)| *sum = round_short_fraction(*whole));
+            return;
+        }
         for (at, sum) in sum.iter_mut().enumerate() {
             // Modulo 2^128, in which the whole fits though a part may not.
-            let whole =
-                parts.iter().rev().fold(0i128, |whole, part| (whole << digit_bits).wrapping_add(part[at].into()));
-            *sum = saturate(round_fraction(whole));
+            let join = |whole: i128, part: &[i64; BLOCK]| (whole << digit_bits).wrapping_add(part[at].into());
+            *sum = saturate(round_fraction(parts.iter().rev().fold(0, join)));
         }
     });
     sum
@@ -87,17 +90,37 @@ fn add_times<'a, T: Copy + Into<i64>>(parts: impl Iterator<Item = (&'a mut [i64;
     }
 }
 
-/// The plain sum of a few rows.
+/// The plain sum of up to [`TOGETHER_MOST`] rows.
 fn together(rows: &[Row<'_>], range: Range<usize>) -> [i32; BLOCK] {
     let (mut narrow, mut wide) = ([0i16; BLOCK], [0i32; BLOCK]);
+    let mut bytes = Vec::with_capacity(rows.len());
     for row in rows {
         match row.mantissas {
-            Mantissas::Narrow(m) => narrow.iter_mut().zip(&m[range.clone()]).for_each(|(sum, m)| *sum += i16::from(*m)),
+            Mantissas::Narrow(m) => bytes.push(&m[range.clone()]),
             Mantissas::Wide(m) => wide.iter_mut().zip(&m[range.clone()]).for_each(|(sum, m)| *sum += m),
         }
     }
+    // Eight rows at a time, so that the sum is read and written once for eight bytes.
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for rows in eights {
+        add_eight(&mut narrow[..range.len()], rows);
+    }
+    for row in rest {
+        narrow.iter_mut().zip(*row).for_each(|(sum, m)| *sum += i16::from(*m));
+    }
     wide.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide += i32::from(narrow));
     wide
+}
+
+/// Adds eight rows of bytes to `sums`, all of one length.
+fn add_eight(sums: &mut [i16], rows: &[&[i8]; 8]) {
+    // Telling the compiler that they are, so that it need not ask each time.
+    let [a, b, c, d, e, f, g, h] = rows.map(|row| &row[..sums.len()]);
+    for (at, sum) in sums.iter_mut().enumerate() {
+        let [a, b, c, d] = [a[at], b[at], c[at], d[at]].map(i16::from);
+        let [e, f, g, h] = [e[at], f[at], g[at], h[at]].map(i16::from);
+        *sum += a + b + c + d + e + f + g + h;
+    }
 }
 
 /// What a row's mantissas are multiplied by: its weight times 2^shift, so that the product is in the charter's smallest
