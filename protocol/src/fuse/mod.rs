@@ -36,6 +36,8 @@ mod voices;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod threats;
+#[cfg(test)]
 mod twin;
 
 pub use canary::canary;

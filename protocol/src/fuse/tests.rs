@@ -62,7 +62,7 @@ prop_compose! {
 
 fn any_fusion() -> impl Strategy<Value = Fusion> {
     let aligns = prop::sample::select(vec![Align::Pcgrad, Align::Nash, Align::None]);
-    let rules = prop::sample::select(vec![Rule::Cmga, Rule::Cmga, Rule::Mean]);
+    let rules = prop::sample::select(vec![Rule::Cmga, Rule::Mean, Rule::Trimmed, Rule::Geomedian, Rule::Ties]);
     (rules, aligns, any::<bool>(), any::<bool>()).prop_map(|(rule, align, equal, screen)| Fusion {
         rule,
         align,
@@ -158,7 +158,7 @@ proptest! {
             norms.sort_by(f64::total_cmp);
             let length = twin::norm(&step.iter().map(|v| *v as f64 * power_of_two(-40)).collect::<Vec<_>>());
             let saturated = step.iter().any(|value| value.unsigned_abs() >= i64::MAX as u64);
-            if charter.fusion.rule == Rule::Cmga && norms.len() > 2 && !saturated {
+            if matches!(charter.fusion.rule, Rule::Cmga | Rule::Geomedian) && norms.len() > 2 && !saturated {
                 let limit = norms[(norms.len() - 1) / 2];
                 prop_assert!(length <= limit * 1.001 + 5.0 * power_of_two(-40), "{} {}", length, limit);
             }
@@ -169,7 +169,8 @@ proptest! {
 #[test]
 fn nobody_makes_no_step_and_one_makes_its_own() {
     for align in [Align::Pcgrad, Align::Nash, Align::None] {
-        for (rule, norms) in [(Rule::Cmga, Norms::Kept), (Rule::Cmga, Norms::Equal), (Rule::Mean, Norms::Kept)] {
+        let others = [Rule::Mean, Rule::Trimmed, Rule::Geomedian].map(|rule| (rule, Norms::Kept));
+        for (rule, norms) in [(Rule::Cmga, Norms::Kept), (Rule::Cmga, Norms::Equal)].into_iter().chain(others) {
             let mut charter = charter(3);
             charter.fusion = Fusion { rule, align, norms, ..charter.fusion };
             let none = run(&charter, &vec![], &Memory::default());
