@@ -1,6 +1,6 @@
 //! How fast fusion is, against reading the same bytes once: 64 updates of a million q8 values.
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
     charter::{Anchors, Charter},
@@ -73,13 +73,20 @@ fn fusion(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("64 x 1,000,000 q8");
     group.throughput(Throughput::Bytes((UPDATES * layout.values()) as u64));
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    measure(&mut group, "read", |threads| drop(black_box(read(black_box(&updates), threads))));
-    measure(&mut group, "mean", |threads| drop(black_box(fuse::mean(&charter, &layout, &senders, threads))));
+    measure(&mut group, "read", |threads| {
+        black_box(read(black_box(&updates), threads));
+    });
+    measure(&mut group, "mean", |threads| {
+        black_box(fuse::mean(&charter, &layout, &senders, threads));
+    });
     measure(&mut group, "cmga", |threads| {
-        drop(black_box(fuse::fuse(&charter, &layout, &senders, &Memory::default(), threads)));
+        black_box(fuse::fuse(&charter, &layout, &senders, &Memory::default(), threads));
     });
     group.finish();
 }
 
-criterion_group!(benches, fusion);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    fusion(&mut criterion);
+    criterion.final_summary();
+}
