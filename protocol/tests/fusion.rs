@@ -117,9 +117,11 @@ fn every_machine_and_version_gets_these_bits() {
     if std::env::var_os("GOLDEN").is_some_and(|what| what == "write") {
         std::fs::write(&path, &lines).unwrap();
     }
-    for (now, then) in lines.lines().zip(std::fs::read_to_string(&path).unwrap().lines()) {
+    let golden = std::fs::read_to_string(&path).unwrap();
+    for (now, then) in lines.lines().zip(golden.lines()) {
         assert_eq!(now, then);
     }
+    assert_eq!(lines.len(), golden.len());
 }
 
 #[test]

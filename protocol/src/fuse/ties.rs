@@ -55,3 +55,23 @@ fn threshold(row: &Row<'_>) -> u32 {
         _ => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Mantissas;
+
+    #[test]
+    fn by_hand() {
+        // Of ten values two count: the rest is below them, or zero.
+        let with = |first: i32, second: i32| Mantissas::from([vec![first, second, 2, -2], vec![0; 6]].concat());
+        let data = [with(10, 9), with(-4, 7), with(8, -30), with(5, 0)];
+        let row = |mantissas| Some(Row { shift: 0, mantissas, largest: 30 });
+        let rows: Vec<_> = data.iter().map(row).chain([None]).collect();
+        // 10 - 4 + 8 + 5 > 0: (10 + 8 + 5) / 3. 9 + 7 - 30 < 0: -30. The last row's second largest are both of 2 and -2.
+        assert_eq!(merge(10, &rows, &[1.0; 5], 1), [8, -30, 2, -2, 0, 0, 0, 0, 0, 0]);
+        // The clip is a weight: 10, -2, 4, 5 and 9, 3.5, -15.
+        assert_eq!(merge(10, &rows, &[1.0, 0.5, 0.5, 1.0, 1.0], 1)[..2], [6, -15]);
+        assert_eq!(merge(10, &rows[..2], &[0.5, 1.25], 1)[0], 0, "torn");
+    }
+}

@@ -33,3 +33,22 @@ pub(super) fn mean(values: usize, rows: &[Row<'_>], drop: usize, threads: usize)
     });
     step
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Mantissas;
+
+    #[test]
+    fn by_hand_on_one_scale() {
+        let data = [vec![1, 7], vec![-100, 7], vec![2, 7], vec![3, 7], vec![100, 7]].map(Mantissas::from);
+        // The fourth is doubled twice: 12, 28.
+        let row = |(at, mantissas)| Row { shift: if at == 3 { 2 } else { 0 }, mantissas, largest: 100 };
+        let rows: Vec<_> = data.iter().enumerate().map(row).collect();
+        // (1 + 2 + 12) / 3; (1 - 100 + 2 + 12 + 100) / 5; the middle one; 49 / 5.
+        assert_eq!([0, 1, 9].map(|drop| mean(2, &rows, drop, 1)), [[3, 11], [5, 7], [2, 7]]);
+        // Of four the middle two, half to even: (1 + 2) / 2.
+        assert_eq!(mean(2, &rows[..4], 9, 1), [2, 7]);
+        assert_eq!(mean(2, &[], 1, 1), [0, 0]);
+    }
+}
