@@ -113,19 +113,20 @@ pub enum Readout {
 pub struct Fusion {
     /// The rule.
     pub rule: Rule,
-    /// CMGA's way to reconcile directions; the plain mean ignores it.
+    /// CMGA's way to reconcile directions; the other rules ignore it.
     pub align: Align,
-    /// Which norms aligned updates have.
+    /// Which norms aligned updates have; again CMGA's alone.
     pub norms: Norms,
-    /// Whether senders that keep opposing the others are left out.
+    /// Whether senders that keep opposing the others are left out; the plain mean takes everyone.
     pub screen: bool,
     /// Whether class statistics that contradict the others' are left out of the starting readout.
     pub statistics_screen: bool,
-    /// The largest share of senders that the screen may leave out, in parts per million.
+    /// The largest share of senders that the screen may leave out, and that the trimmed mean drops at either end, in
+    /// parts per million.
     pub max_liars_ppm: u32,
 }
 
-/// A fusion rule.
+/// A fusion rule. Every one but the plain mean is screened; CMGA, the geometric median and TIES are clipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
@@ -133,6 +134,12 @@ pub enum Rule {
     Cmga,
     /// The plain mean.
     Mean,
+    /// The mean of each coordinate without its smallest and largest values.
+    Trimmed,
+    /// The geometric median, tensor group by tensor group.
+    Geomedian,
+    /// TIES-merging: each update's largest values elect a sign and are averaged where they agree with it.
+    Ties,
 }
 
 /// How CMGA reconciles the directions of updates.

@@ -26,14 +26,66 @@ pub struct Group {
     /// The power of two.
     pub exponent: i16,
     /// The integers, |m| < 2^23.
-    pub mantissas: Vec<i32>,
+    pub mantissas: Mantissas,
+}
+
+/// A group's integers, as narrow as they fit: fusion reads bytes four times as fast as words, and multiplies them in
+/// fewer bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mantissas {
+    /// All fit a byte, as q8's do.
+    Narrow(Vec<i8>),
+    /// Some do not.
+    Wide(Vec<i32>),
+}
+
+impl Mantissas {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Narrow(mantissas) => mantissas.len(),
+            Self::Wide(mantissas) => mantissas.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// They, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = i32> + '_ {
+        self.iter_from(0)
+    }
+
+    /// Those from the one at `start` on.
+    pub(crate) fn iter_from(&self, start: usize) -> impl Iterator<Item = i32> + '_ {
+        let (narrow, wide): (&[i8], &[i32]) = match self {
+            Self::Narrow(mantissas) => (mantissas.get(start..).unwrap_or_default(), &[]),
+            Self::Wide(mantissas) => (&[], mantissas.get(start..).unwrap_or_default()),
+        };
+        narrow.iter().map(|m| i32::from(*m)).chain(wide.iter().copied())
+    }
+}
+
+impl From<Vec<i32>> for Mantissas {
+    fn from(wide: Vec<i32>) -> Self {
+        let narrow: Result<_, _> = wide.iter().map(|m| i8::try_from(*m)).collect();
+        narrow.map_or(Self::Wide(wide), Self::Narrow)
+    }
+}
+
+impl FromIterator<i32> for Mantissas {
+    fn from_iter<I: IntoIterator<Item = i32>>(mantissas: I) -> Self {
+        mantissas.into_iter().collect::<Vec<i32>>().into()
+    }
 }
 
 impl Group {
     /// The values as f32, exactly.
     pub fn view(&self) -> Vec<f32> {
         let scale = power_of_two(self.exponent);
-        self.mantissas.iter().map(|m| (f64::from(*m) * scale) as f32).collect()
+        self.mantissas.iter().map(|m| (f64::from(m) * scale) as f32).collect()
     }
 }
 
@@ -123,8 +175,8 @@ pub fn quantise(codec: &Codec, values: &[f32]) -> Group {
 pub fn encode(codec: &Codec, group: &Group) -> EncodedGroup {
     let scale = power_of_two(group.exponent);
     let values = match codec.kind {
-        CodecKind::F32 => group.mantissas.iter().flat_map(|m| ((f64::from(*m) * scale) as f32).to_le_bytes()).collect(),
-        CodecKind::Q8 => group.mantissas.iter().flat_map(|m| (*m as i8).to_le_bytes()).collect(),
+        CodecKind::F32 => group.mantissas.iter().flat_map(|m| ((f64::from(m) * scale) as f32).to_le_bytes()).collect(),
+        CodecKind::Q8 => group.mantissas.iter().flat_map(|m| (m as i8).to_le_bytes()).collect(),
     };
     EncodedGroup { exponent: group.exponent, values }
 }
@@ -156,13 +208,13 @@ fn decode_group(codec: &Codec, group: usize, encoded: &EncodedGroup, values: usi
         return Err(CodecError::Exponent { group, exponent });
     }
     let most = mantissa_max(codec.kind);
-    let mantissas: Result<_, CodecError> = match codec.kind {
+    let mantissas = match codec.kind {
         CodecKind::Q8 => {
-            let mantissa = |(at, byte): (usize, &u8)| match i32::from(byte.cast_signed()) {
-                m if m.abs() <= most => Ok(m),
+            let mantissa = |(at, byte): (usize, &u8)| match byte.cast_signed() {
+                m if i32::from(m).abs() <= most => Ok(m),
                 _ => Err(CodecError::OffGrid { group, at }),
             };
-            encoded.values.iter().enumerate().map(mantissa).collect()
+            encoded.values.iter().enumerate().map(mantissa).collect::<Result<_, _>>().map(Mantissas::Narrow)
         }
         CodecKind::F32 => {
             let scale = power_of_two(exponent);
@@ -177,7 +229,7 @@ fn decode_group(codec: &Codec, group: usize, encoded: &EncodedGroup, values: usi
                 let ok = m.abs() <= f64::from(most) && m.trunc() == m && (m != 0.0 || value.is_sign_positive());
                 if ok { Ok(m as i32) } else { Err(CodecError::OffGrid { group, at }) }
             };
-            words.iter().enumerate().map(mantissa).collect()
+            words.iter().enumerate().map(mantissa).collect::<Result<_, _>>()
         }
     };
     Ok(Group { exponent, mantissas: mantissas? })
@@ -225,7 +277,7 @@ mod tests {
             let encoded = EncodedGroup { exponent, values: value.to_le_bytes().to_vec() };
             decode_group(&codec, 0, &encoded, 1)
         };
-        assert_eq!(read(-10, 3.0).unwrap().mantissas, [3072]);
+        assert_eq!(read(-10, 3.0).unwrap().mantissas, Mantissas::Wide(vec![3072]));
         assert_eq!(read(-10, f32::NAN), Err(CodecError::NotFinite { group: 0, at: 0 }));
         assert_eq!(read(-10, f32::INFINITY), Err(CodecError::NotFinite { group: 0, at: 0 }));
         assert_eq!(read(-10, -0.0), Err(CodecError::OffGrid { group: 0, at: 0 }));
@@ -240,9 +292,9 @@ mod tests {
     #[test]
     fn nothing_finite_or_small_is_lost_without_a_trace() {
         let codec = codec(CodecKind::Q8);
-        assert_eq!(quantise(&codec, &[0.0, f32::NAN]).mantissas, [0, 0]);
-        assert_eq!(quantise(&codec, &[1e-30]).mantissas, [0]);
+        assert_eq!(quantise(&codec, &[0.0, f32::NAN]).mantissas, Mantissas::Narrow(vec![0, 0]));
+        assert_eq!(quantise(&codec, &[1e-30]).mantissas, Mantissas::Narrow(vec![0]));
         let cut = quantise(&codec, &[1e9]);
-        assert_eq!((cut.exponent, cut.mantissas[0]), (8, 127));
+        assert_eq!((cut.exponent, cut.mantissas), (8, Mantissas::Narrow(vec![127])));
     }
 }

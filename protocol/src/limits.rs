@@ -64,14 +64,16 @@ pub const ANCHORS_MAX: usize = 256;
 /// The fewest anchors from which anything can be aligned.
 pub const ANCHORS_MIN: usize = 8;
 
-/// Values in a whole mixture. At the f32 codec's 4 bytes a value an update stays below [`PAYLOAD_BYTES_MAX`].
+/// Values in a whole mixture. At the f32 codec's 4 bytes a value an update stays below [`PAYLOAD_BYTES_MAX`]. It is the
+/// wire's bound: fusion itself is exact for any number of values.
 pub const MIXTURE_VALUES_MAX: usize = 65_000;
 
 /// Mantissas of an update: |m| < 2^23, so that each is an f32 exactly and a block of 4,096 products fits an i64
 /// (23 + 23 + 12 = 58 bits).
 pub const MANTISSA_BITS: u32 = 23;
 
-/// Values a block of the exact Gram matrix has before it is added up in an i128.
+/// Values a block of the exact Gram matrix has before it is added up in an i128. 64 blocks of 16-bit copies are 512 KiB
+/// and stay in the second cache.
 pub const GRAM_BLOCK: usize = 4_096;
 
 /// Exponents a charter may allow: f32's own range, less the mantissa.

@@ -1,55 +1,21 @@
-//! Which weight each update gets: clipping, conflict-aware alignment, and the final scale.
+//! CMGA's conflict-aware alignment, and the final scale.
 //!
 //! With n updates g_i of one tensor group, u_i = g_i / |g_i|, m the lower median norm and p_i = min(|g_i|, m) / m,
 //! everything is done in the coefficients b_i of sum_i b_i u_i, and everything needed is in the cosines. At the end
 //! the weight of g_i itself is b_i / (|g_i| / m).
 
-use super::{
-    fixed::{Norm, lower_median},
-    nash,
-    tensor::Tensor,
-};
+use super::{nash, voices::Voices};
 use crate::{
     charter::{Align, Fusion, Norms},
     genesis::linalg::Square,
 };
-use std::cmp::Ordering;
-
-/// With so few updates there is no majority to set a norm: nothing is clipped but by the codec's bounds.
-const UNCLIPPED_MOST: usize = 2;
 
 /// Below this, relative to the sum of its parts' lengths, the squared length of a sum is rounding noise: it is zero.
 const LENGTH_NEGLIGIBLE: f64 = 1e-12;
 
-/// The weight of each sender's own values in the step of `tensor`: CMGA's clip and alignment of the senders that are
-/// `kept`. Nobody with a norm: all zero.
-pub(super) fn weights(fusion: &Fusion, tensor: &Tensor<'_>, kept: &[bool]) -> Vec<f64> {
-    let mut weights = vec![0.0; tensor.norms.len()];
-    // The median is over all senders with a norm, those left out too: it is exact, and a minority can't move it far.
-    let all: Vec<Norm> = tensor.norms.iter().flatten().copied().collect();
-    let clip = all.len() > UNCLIPPED_MOST;
-    let Some(median) = lower_median(all, Norm::compare) else {
-        return weights;
-    };
-    let chosen: Vec<(usize, Norm)> = tensor
-        .norms
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| kept[*at])
-        .filter_map(|(at, norm)| norm.map(|norm| (at, norm)))
-        .collect();
-    let lengths: Vec<f64> = chosen.iter().map(|(_, norm)| norm.over(&median)).collect();
-    let clipped: Vec<f64> = chosen
-        .iter()
-        .zip(&lengths)
-        .map(|((_, norm), length)| if clip && norm.compare(&median) != Ordering::Less { 1.0 } else { *length })
-        .collect();
-    let cosines = Square::from_fn(chosen.len(), |row, column| tensor.cosines.at(chosen[row].0, chosen[column].0));
-    let coefficients = align(fusion, &clipped, &cosines);
-    for (((at, _), length), coefficient) in chosen.iter().zip(&lengths).zip(coefficients) {
-        weights[*at] = coefficient / length;
-    }
-    weights
+/// The coefficients of the voices of a tensor, as unit vectors.
+pub(super) fn coefficients(fusion: &Fusion, voices: &Voices) -> Vec<f64> {
+    align(fusion, &voices.clipped, &voices.cosines)
 }
 
 /// The coefficients of unit updates whose clipped norms are `clipped`: aligned, and scaled so that their sum is as

@@ -9,6 +9,9 @@ pub(super) const FRACTION_BITS: u32 = 30;
 /// 1 in units of 2^-30.
 pub(super) const ONE: i64 = 1 << FRACTION_BITS;
 
+/// 1/2 in units of 2^-30.
+const HALF: i64 = 1 << (FRACTION_BITS - 1);
+
 /// The L2 norm of a group that isn't zero, exactly: its square is `square` times 4^`exponent`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Norm {
@@ -30,8 +33,8 @@ impl Norm {
         place(self).cmp(&place(other)).then(bits(self).cmp(&bits(other)))
     }
 
-    /// This norm divided by another. Charters allow 60 exponents and squares are below 2^62, so that it is between
-    /// 2^-91 and 2^91.
+    /// This norm divided by another. Charters allow 60 exponents and squares of a mixture's groups are below 2^62, so
+    /// that it is between 2^-91 and 2^91.
     pub(super) fn over(&self, other: &Self) -> f64 {
         let mantissas = (self.square as f64).sqrt() / (other.square as f64).sqrt();
         mantissas * power_of_two(self.exponent.saturating_sub(other.exponent))
@@ -49,15 +52,42 @@ pub(super) fn to_fixed(value: f64) -> i64 {
     (value * ONE as f64).round_ties_even() as i64
 }
 
-/// `value` / 2^30, half to even on both sides of zero. Any value below 2^127 less one.
+/// `value` / 2^30, half to even on both sides of zero. Any value below 2^127 less 1/2.
 pub(super) fn round_fraction(value: i128) -> i128 {
-    let down = value >> FRACTION_BITS;
-    let rest = value & ((1 << FRACTION_BITS) - 1);
-    match rest.cmp(&(1 << (FRACTION_BITS - 1))) {
+    // Just below a half, and that little more that makes an odd half go up.
+    (value + (i128::from(HALF) - 1 + (value >> FRACTION_BITS & 1))) >> FRACTION_BITS
+}
+
+/// The same in 64 bits. Any value below 2^63 less 1/2.
+pub(super) fn round_short_fraction(value: i64) -> i64 {
+    (value + (HALF - 1 + (value >> FRACTION_BITS & 1))) >> FRACTION_BITS
+}
+
+/// `value` / `divisor`, half to even on both sides of zero. A divisor from 1 to 2^126.
+pub(super) fn round_ratio(value: i128, divisor: i128) -> i128 {
+    let (down, rest) = (value.div_euclid(divisor), value.rem_euclid(divisor));
+    match (2 * rest).cmp(&divisor) {
         Ordering::Less => down,
         Ordering::Equal => down + (down & 1),
         Ordering::Greater => down + 1,
     }
+}
+
+/// Whether two vectors' cosine is above 0.999, from their inner product and their squares, without rounding.
+pub(super) fn nearly_parallel(inner: i128, left: i128, right: i128) -> bool {
+    let times = |value: i128, factor: u128| u128::try_from(value).unwrap_or(0).saturating_mul(factor);
+    let inner = times(inner, 1_000);
+    product(inner, inner) > product(times(left, 999), times(right, 999))
+}
+
+/// `a` times `b` as (high, low) halves of 128 bits.
+fn product(a: u128, b: u128) -> (u128, u128) {
+    let halves = |value: u128| (value >> 64, value & u128::from(u64::MAX));
+    let ((a_high, a_low), (b_high, b_low)) = (halves(a), halves(b));
+    let (carry, low) = halves(a_low * b_low);
+    let (carry_high, middle) = halves(a_high * b_low + carry);
+    let (carry, middle) = halves(a_low * b_high + middle);
+    (a_high * b_high + carry_high + carry, middle << 64 | low)
 }
 
 /// The nearest i64.
@@ -90,6 +120,26 @@ mod tests {
             let rounded = round_fraction(value);
             prop_assert!(((rounded << 30) - value).abs() <= 1 << 29);
             prop_assert_eq!(round_fraction(-value), -rounded);
+            prop_assert_eq!(round_ratio(value, 1 << 30), rounded);
+            let short = (value >> 42) as i64;
+            prop_assert_eq!(i128::from(round_short_fraction(short)), round_fraction(short.into()));
+        }
+
+        #[test]
+        fn ratios_round_to_the_nearest(value in -(1i128 << 100)..1 << 100, divisor in 1i128..1000) {
+            let rounded = round_ratio(value, divisor);
+            prop_assert!(2 * (rounded * divisor - value).abs() <= divisor);
+            prop_assert_eq!(round_ratio(-value, divisor), -rounded);
+        }
+
+        #[test]
+        fn products_are_exact(a: u128, b: u128, c: u64, d: u64) {
+            prop_assert_eq!(product(c.into(), d.into()), (0, u128::from(c) * u128::from(d)));
+            // Modulo 2^128, and modulo 2^61 - 1, in which 2^128 is 64.
+            let (high, low) = product(a, b);
+            prop_assert_eq!(low, a.wrapping_mul(b));
+            let m = (1u128 << 61) - 1;
+            prop_assert_eq!((high % m * 64 + low % m) % m, (a % m) * (b % m) % m);
         }
     }
 
@@ -104,9 +154,24 @@ mod tests {
     }
 
     #[test]
+    fn nearly_parallel_is_above_0_999() {
+        // (1000, x) against (1000, 0): the cosine is 0.999 at x = 44.755..
+        let pair = |x: i128| nearly_parallel(1_000_000, 1_000_000 + x * x, 1_000_000);
+        assert_eq!([0, 44, 45].map(pair), [true, true, false]);
+        assert!(!nearly_parallel(-1_000_000, 1_000_000, 1_000_000));
+        // At the bound itself it isn't, and one unit above it is; in numbers whose squares leave 128 bits, too.
+        for unit in [1, 1 << 60] {
+            assert!(!nearly_parallel(999 * unit, 1000 * unit, 1000 * unit));
+            assert!(nearly_parallel(999 * unit + 1, 1000 * unit, 1000 * unit));
+        }
+    }
+
+    #[test]
     fn halves_go_to_even() {
         let half = 1i128 << 29;
         assert_eq!([-3, -1, 1, 3, 5].map(|odd| round_fraction(odd * half)), [-2, 0, 0, 2, 2]);
+        assert_eq!([-3, -1, 1, 3, 5].map(|odd| round_short_fraction(odd * HALF)), [-2, 0, 0, 2, 2]);
+        assert_eq!([-15, -5, 4, 5, 6, 15].map(|value| round_ratio(value, 10)), [-2, 0, 0, 0, 1, 2]);
         assert_eq!(to_fixed(1.0), ONE);
         assert_eq!(to_fixed(1e300), i64::MAX);
         assert_eq!(saturate(i128::MAX), i64::MAX);

@@ -1,7 +1,16 @@
-//! CMGA, cross-model gradient alignment: how the updates of a round become one step.
+//! How the updates of a round become one step: CMGA, cross-model gradient alignment, and what it is compared with.
 //!
-//! [`fuse()`] clips each update to the median norm, leaves out who keeps opposing the others, reconciles directions,
-//! and adds up. Every tensor group (the branches of a slot, the readout, its bias) is clipped and aligned by itself.
+//! [`fuse()`] lets copies speak with one voice, clips each to the median norm, leaves out who keeps opposing the
+//! others, reconciles directions, and adds up. Every tensor group (the branches of a slot, the readout, its bias) is
+//! fused by itself.
+//!
+//! | rule | screen | copies as one | clip | zeros count | what it does |
+//! |---|---|---|---|---|---|
+//! | cmga | yes | yes | yes | no | aligns, and takes the mean |
+//! | mean | no | no | no | yes | takes the mean |
+//! | trimmed | yes | no | no: it drops what is far off | no | drops the ends of each coordinate, and takes the mean |
+//! | geomedian | yes | yes | yes | no | takes the point nearest to all |
+//! | ties | yes | no | yes | no | elects a sign a coordinate, and takes the mean of who agrees |
 //!
 //! Every node must get the same bits from the same updates, on any machine, with any number of threads, in whatever
 //! order they came. So the big loops are integer sums (exact, hence free of order); what decides (which update
@@ -11,15 +20,23 @@
 
 mod align;
 mod canary;
+mod copies;
 mod fixed;
+mod geomedian;
+mod gram;
 mod nash;
 mod parallel;
 mod screen;
 mod sum;
 mod tensor;
+mod ties;
+mod trimmed;
+mod voices;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod threats;
 #[cfg(test)]
 mod twin;
 
@@ -27,13 +44,15 @@ pub use canary::canary;
 pub use screen::Memory;
 
 use crate::{
-    charter::{Charter, Rule},
+    charter::{Charter, Fusion, Rule},
     codec,
     mixture::{Layout, power_of_two},
 };
+use copies::Copies;
 use heterotune_crypto::{Digest, NodeId};
 use serde::Serialize;
-use tensor::Tensor;
+use tensor::{Row, Tensor};
+use voices::Voices;
 
 /// One sender's decoded update of a round.
 #[derive(Clone, Copy, Debug)]
@@ -101,20 +120,16 @@ pub fn fuse(charter: &Charter, layout: &Layout, senders: &[Sender<'_>], memory: 
         .map(|(at, shape)| Tensor::measure(charter, at, shape, &senders, threads))
         .collect();
 
-    let cosines = screen::cosines(&tensors, senders.len());
+    let copies = Copies::find(&tensors, senders.len());
+    let cosines = screen::cosines(&tensors, &copies, senders.len());
     let screened = match charter.fusion.rule {
-        Rule::Cmga => screen::screen(&charter.fusion, &authors, &cosines, memory),
         Rule::Mean => screen::Screened { memory: memory.clone(), kept: vec![true; senders.len()] },
+        _ => screen::screen(&charter.fusion, &authors, &cosines, memory),
     };
     let step: Vec<Vec<i64>> = tensors
         .iter()
-        .map(|tensor| {
-            let weights = match charter.fusion.rule {
-                Rule::Cmga => align::weights(&charter.fusion, tensor, &screened.kept),
-                Rule::Mean => mean(tensor),
-            };
-            sum::weighted(tensor.values, &tensor.rows, &weights, threads)
-        })
+        .zip(&copies)
+        .map(|(tensor, copies)| step(&charter.fusion, tensor, copies, &screened.kept, threads))
         .collect();
 
     let report = Report {
@@ -135,10 +150,48 @@ pub fn fuse(charter: &Charter, layout: &Layout, senders: &[Sender<'_>], memory: 
     Fused { step, memory: screened.memory, report }
 }
 
+/// The step of [`Rule::Mean`] alone, by the same senders in any order: what [`fuse()`] makes of them under that rule,
+/// without measuring how they stand to each other.
+pub fn mean(charter: &Charter, layout: &Layout, senders: &[Sender<'_>], threads: usize) -> Vec<Vec<i64>> {
+    let groups = layout.groups().iter().map(|shape| shape.values()).enumerate();
+    let mean = |(at, values): (usize, usize)| {
+        let rows: Vec<_> = senders.iter().map(|sender| Row::new(charter, sender, at, values)).collect();
+        mean_of(values, &rows, threads)
+    };
+    groups.map(mean).collect()
+}
+
 /// The same weight for everyone who has the group.
-fn mean(tensor: &Tensor<'_>) -> Vec<f64> {
-    let present = tensor.rows.iter().flatten().count() as f64;
-    tensor.rows.iter().map(|row| if row.is_some() { 1.0 / present } else { 0.0 }).collect()
+fn mean_of(values: usize, rows: &[Option<Row<'_>>], threads: usize) -> Vec<i64> {
+    let weight = 1.0 / rows.iter().flatten().count() as f64;
+    sum::weighted(values, rows, &vec![weight; rows.len()], threads)
+}
+
+/// The step of one tensor. No sender that has a norm in it and is kept: no step.
+fn step(fusion: &Fusion, tensor: &Tensor<'_>, copies: &Copies, kept: &[bool], threads: usize) -> Vec<i64> {
+    let (values, rows) = (tensor.values, &tensor.rows);
+    let weighted = |coefficients: fn(&Fusion, &Voices) -> Vec<f64>| {
+        let voices = Voices::new(tensor, copies, kept);
+        let weights = voices.map_or(vec![0.0; rows.len()], |voices| voices.weights(&coefficients(fusion, &voices)));
+        sum::weighted(values, rows, &weights, threads)
+    };
+    match fusion.rule {
+        Rule::Mean => mean_of(values, rows, threads),
+        Rule::Cmga => weighted(align::coefficients),
+        Rule::Geomedian => weighted(|_, voices| geomedian::coefficients(voices)),
+        Rule::Trimmed => {
+            let speaks = |at: usize| kept[at] && tensor.norms[at].is_some();
+            let rows: Vec<Row<'_>> =
+                rows.iter().enumerate().filter(|(at, _)| speaks(*at)).filter_map(|(_, r)| *r).collect();
+            let drop = screen::most(rows.len(), fusion);
+            trimmed::mean(values, &rows, drop, threads)
+        }
+        Rule::Ties => {
+            let voices = Voices::new(tensor, &Copies::none(rows.len()), kept);
+            let weights = voices.map_or(vec![0.0; rows.len()], |voices| voices.weights(&voices.clipped));
+            ties::merge(values, rows, &weights, threads)
+        }
+    }
 }
 
 /// The mean cosine between two updates, averaged over tensors.

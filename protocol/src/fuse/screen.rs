@@ -4,10 +4,11 @@
 //! which updates agree count for more than rounds in which they don't.
 
 use super::{
+    copies::Copies,
     fixed::{self, lower_median, round_fraction, saturate, to_fixed},
     tensor::Tensor,
 };
-use crate::{charter::Fusion, genesis::linalg::Square};
+use crate::{charter::Fusion, genesis::linalg::dot};
 use heterotune_crypto::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,26 +32,35 @@ pub(super) struct Screened {
 }
 
 /// Each sender's cosine to the sum of the others' unit updates, averaged over the tensors that are not biases and
-/// that it has a norm in; none for a sender that has a norm in none of them.
-pub(super) fn cosines(tensors: &[Tensor<'_>], senders: usize) -> Vec<Option<f64>> {
+/// that it has a norm in; none for a sender that has a norm in none of them. The others are those outside its family
+/// of `copies` (given per tensor), in which k senders count 1/k each: nobody vouches for itself by speaking twice.
+pub(super) fn cosines(tensors: &[Tensor<'_>], copies: &[Copies], senders: usize) -> Vec<Option<f64>> {
     let mut sums = vec![(0.0, 0.0); senders];
-    for tensor in tensors.iter().filter(|tensor| tensor.counts) {
-        let rows: Vec<f64> = (0..senders).map(|at| row_sum(&tensor.cosines, at)).collect();
-        let total = rows.iter().fold(0.0, |sum, row| sum + row);
-        for (at, (sum, count)) in sums.iter_mut().enumerate().filter(|(at, _)| tensor.norms[*at].is_some()) {
-            // With u_i among them: <u_i, rest> = row_i - 1 and |rest|^2 = total - 2 row_i + 1.
-            let length = total - 2.0 * rows[at] + 1.0;
-            if length > LENGTH_NEGLIGIBLE {
-                *sum += ((rows[at] - 1.0) / length.sqrt()).clamp(-1.0, 1.0);
+    for (tensor, copies) in tensors.iter().zip(copies).filter(|(tensor, _)| tensor.counts) {
+        let families = copies.families(|at| tensor.norms[at].is_some());
+        let mut shares = vec![0.0; senders];
+        for family in &families {
+            family.iter().for_each(|at| shares[*at] = 1.0 / family.len() as f64);
+        }
+        let rows: Vec<f64> = (0..senders).map(|at| dot(tensor.cosines.row(at), &shares)).collect();
+        let total = dot(&rows, &shares);
+        for family in &families {
+            // The family's own part of its rows, and of the sums over them.
+            let own = |at: &usize| family.iter().fold(0.0, |sum, j| sum + shares[*j] * tensor.cosines.at(*at, *j));
+            let own_rows = family.iter().fold(0.0, |sum, at| sum + shares[*at] * rows[*at]);
+            let own_total = family.iter().fold(0.0, |sum, at| sum + shares[*at] * own(at));
+            // <u_i, rest>, and |rest|^2.
+            let length = total - 2.0 * own_rows + own_total;
+            for at in family {
+                let (sum, count) = &mut sums[*at];
+                if length > LENGTH_NEGLIGIBLE {
+                    *sum += ((rows[*at] - own(at)) / length.sqrt()).clamp(-1.0, 1.0);
+                }
+                *count += 1.0;
             }
-            *count += 1.0;
         }
     }
     sums.into_iter().map(|(sum, count)| (count > 0.0).then(|| sum / count)).collect()
-}
-
-fn row_sum(matrix: &Square, row: usize) -> f64 {
-    matrix.row(row).iter().fold(0.0, |sum, value| sum + value)
 }
 
 /// Screens the senders of one round, `authors` in canonical order, by their `cosines`.
@@ -79,10 +89,14 @@ pub(super) fn screen(fusion: &Fusion, authors: &[NodeId], cosines: &[Option<f64>
         let mut against: Vec<usize> = judged.iter().map(|(at, _)| *at).filter(|at| evidence(*at) < 0).collect();
         // Stable, and senders are in the order of their keys.
         against.sort_by_key(|at| evidence(*at));
-        let most = authors.len() as u64 * u64::from(fusion.max_liars_ppm) / 1_000_000;
-        against.iter().take(most as usize).for_each(|at| kept[*at] = false);
+        against.iter().take(most(authors.len(), fusion)).for_each(|at| kept[*at] = false);
     }
     Screened { memory, kept }
+}
+
+/// The charter's share of liars among so many senders, rounded down.
+pub(super) fn most(senders: usize, fusion: &Fusion) -> usize {
+    (senders as u64 * u64::from(fusion.max_liars_ppm) / 1_000_000) as usize
 }
 
 /// Evidence as a plain number, for reports.

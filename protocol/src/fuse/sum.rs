@@ -1,33 +1,126 @@
 //! The one big loop: a weighted integer sum of all senders' values of a group.
 
 use super::{
-    fixed::{self, round_fraction, saturate},
+    fixed::{self, round_fraction, round_short_fraction, saturate},
     parallel,
     tensor::Row,
 };
-use crate::{limits, mixture::power_of_two};
+use crate::{codec::Mantissas, mixture::power_of_two};
+use std::{collections::BTreeMap, ops::Range};
+
+/// Values that are summed at a time: few enough that the partial sums stay in the first cache.
+const BLOCK: usize = 1_024;
+
+/// Rows that are added up before they are multiplied: 64 bytes fit 16 bits, and 64 mantissas of 23 bits fit 32.
+const TOGETHER_MOST: usize = 64;
+
+/// Rows with one factor in common.
+struct Term<'a> {
+    factor: i128,
+    rows: Vec<Row<'a>>,
+}
 
 /// The sum of `weights[i]` times row i, in units of the charter's smallest power of two: exact but for the rounding of
 /// the weights (see [`factor`]) and one last rounding, both half to even. Saturates.
+///
+/// Products of mantissas and factors need an i128. To keep the inner loop in 64 bits, a factor is cut into signed
+/// digits, as few as the mantissas' width allows: one or two for bytes.
 pub(super) fn weighted(values: usize, rows: &[Option<Row<'_>>], weights: &[f64], threads: usize) -> Vec<i64> {
-    let terms: Vec<(&[i32], i128)> = rows
-        .iter()
-        .zip(weights)
-        .filter_map(|(row, weight)| row.map(|row| (row.mantissas, factor(&row, *weight, rows.len()))))
-        .filter(|(_, factor)| *factor != 0)
-        .collect();
+    let terms = terms(rows, weights);
+    // No sum of mantissas is above this.
+    let largest: u64 = terms.iter().flat_map(|term| &term.rows).map(|row| u64::from(row.largest)).sum();
+    let digit_bits = 63 - fixed::bits(largest);
+    let factor_bits = terms.iter().map(|term| i128::BITS - term.factor.unsigned_abs().leading_zeros()).max();
+    // A sign bit more.
+    let digits = (factor_bits.unwrap_or(0) + 1).div_ceil(digit_bits) as usize;
     let mut sum = vec![0i64; values];
-    let blocks: Vec<_> = sum.chunks_mut(limits::GRAM_BLOCK).enumerate().collect();
+    let blocks: Vec<_> = sum.chunks_mut(BLOCK).enumerate().collect();
     parallel::for_each(blocks, threads, |(block, sum)| {
-        let start = block * limits::GRAM_BLOCK;
-        let mut exact = [0i128; limits::GRAM_BLOCK];
-        for (mantissas, factor) in &terms {
-            let mantissas = &mantissas[start..start + sum.len()];
-            exact.iter_mut().zip(mantissas).for_each(|(exact, m)| *exact += i128::from(*m) * factor);
+        let start = block * BLOCK;
+        let range = start..start + sum.len();
+        let mut parts = vec![[0i64; BLOCK]; digits];
+        for term in &terms {
+            let mut rest = term.factor;
+            let factors = parts.iter_mut().map(|part| (part, next_digit(&mut rest, digit_bits)));
+            match term.rows.as_slice() {
+                [Row { mantissas: Mantissas::Narrow(m), .. }] => add_times(factors, &m[range.clone()]),
+                [Row { mantissas: Mantissas::Wide(m), .. }] => add_times(factors, &m[range.clone()]),
+                rows => add_times(factors, &together(rows, range.clone())[..sum.len()]),
+            }
         }
-        sum.iter_mut().zip(&exact).for_each(|(sum, exact)| *sum = saturate(round_fraction(*exact)));
+        if let [whole] = parts.as_slice() {
+            sum.iter_mut().zip(whole).for_each(|(sum, whole)| *sum = round_short_fraction(*whole));
+            return;
+        }
+        for (at, sum) in sum.iter_mut().enumerate() {
+            // Modulo 2^128, in which the whole fits though a part may not.
+            let join = |whole: i128, part: &[i64; BLOCK]| (whole << digit_bits).wrapping_add(part[at].into());
+            *sum = saturate(round_fraction(parts.iter().rev().fold(0, join)));
+        }
     });
     sum
+}
+
+/// The rows that have a weight, those of the same factor together.
+fn terms<'a>(rows: &[Option<Row<'a>>], weights: &[f64]) -> Vec<Term<'a>> {
+    let mut terms: BTreeMap<i128, Vec<Row<'a>>> = BTreeMap::new();
+    for (row, weight) in rows.iter().zip(weights) {
+        if let Some(row) = row {
+            terms.entry(factor(row, *weight, rows.len())).or_default().push(*row);
+        }
+    }
+    terms.remove(&0);
+    let parts = |(factor, rows): (i128, Vec<Row<'a>>)| {
+        rows.chunks(TOGETHER_MOST).map(|rows| Term { factor, rows: rows.to_vec() }).collect::<Vec<_>>()
+    };
+    terms.into_iter().flat_map(parts).collect()
+}
+
+/// Cuts the lowest digit off: between -2^(bits - 1) and 2^(bits - 1), so that what is left is rounded and has an end.
+fn next_digit(rest: &mut i128, bits: u32) -> i64 {
+    let digit = *rest << (i128::BITS - bits) >> (i128::BITS - bits);
+    *rest = (*rest - digit) >> bits;
+    digit as i64
+}
+
+/// Adds `source` times each digit to its part.
+fn add_times<'a, T: Copy + Into<i64>>(parts: impl Iterator<Item = (&'a mut [i64; BLOCK], i64)>, source: &[T]) {
+    for (part, digit) in parts.filter(|(_, digit)| *digit != 0) {
+        part.iter_mut().zip(source).for_each(|(part, m)| *part += (*m).into() * digit);
+    }
+}
+
+/// The plain sum of up to [`TOGETHER_MOST`] rows.
+fn together(rows: &[Row<'_>], range: Range<usize>) -> [i32; BLOCK] {
+    let (mut narrow, mut wide) = ([0i16; BLOCK], [0i32; BLOCK]);
+    let mut bytes = Vec::with_capacity(rows.len());
+    for row in rows {
+        match row.mantissas {
+            Mantissas::Narrow(m) => bytes.push(&m[range.clone()]),
+            Mantissas::Wide(m) => wide.iter_mut().zip(&m[range.clone()]).for_each(|(sum, m)| *sum += m),
+        }
+    }
+    // Eight rows at a time, so that the sum is read and written once for eight bytes.
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for rows in eights {
+        add_eight(&mut narrow[..range.len()], rows);
+    }
+    for row in rest {
+        narrow.iter_mut().zip(*row).for_each(|(sum, m)| *sum += i16::from(*m));
+    }
+    wide.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide += i32::from(narrow));
+    wide
+}
+
+/// Adds eight rows of bytes to `sums`, all of one length.
+fn add_eight(sums: &mut [i16], rows: &[&[i8]; 8]) {
+    // Telling the compiler that they are, so that it need not ask each time.
+    let [a, b, c, d, e, f, g, h] = rows.map(|row| &row[..sums.len()]);
+    for (at, sum) in sums.iter_mut().enumerate() {
+        let [a, b, c, d] = [a[at], b[at], c[at], d[at]].map(i16::from);
+        let [e, f, g, h] = [e[at], f[at], g[at], h[at]].map(i16::from);
+        *sum += a + b + c + d + e + f + g + h;
+    }
 }
 
 /// What a row's mantissas are multiplied by: its weight times 2^shift, so that the product is in the charter's smallest
@@ -39,7 +132,7 @@ pub(super) fn weighted(values: usize, rows: &[Option<Row<'_>>], weights: &[f64],
 /// A mantissa has 23 bits, the shift 60, a weight's fraction 30, 64 senders add 7: 120 of 126 bits, and a weight may
 /// be up to 2^6. A row of smaller values may have a larger weight, by as much. A factor that would need more is cut to
 /// what the largest term leaves it; the step is then far beyond what the mixture's i64 holds.
-fn factor(row: &Row<'_>, weight: f64, senders: usize) -> i128 {
+pub(super) fn factor(row: &Row<'_>, weight: f64, senders: usize) -> i128 {
     let taken = fixed::bits(row.largest.into()) + fixed::bits(senders as u64);
     let most = 1i128 << 126u32.saturating_sub(taken);
     // Exact: an f64 that is an integer, and shifts of 60 at most. Saturating beyond i128.
@@ -50,30 +143,62 @@ fn factor(row: &Row<'_>, weight: f64, senders: usize) -> i128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::genesis::samples::Numbers;
+    use proptest::prelude::*;
+
+    fn row(mantissas: &Mantissas, shift: u32) -> Option<Row<'_>> {
+        Some(Row { shift, mantissas, largest: mantissas.iter().fold(0, |largest, m| m.unsigned_abs().max(largest)) })
+    }
 
     #[test]
     fn thirds_make_a_whole_and_halves_round_to_even() {
-        let one = [6, -6, 1, -1, 3, -3];
-        let row = |shift| Some(Row { shift, mantissas: &one, largest: 6 });
+        let one = Mantissas::from(vec![6, -6, 1, -1, 3, -3]);
+        let row = |shift| row(&one, shift);
         assert_eq!(weighted(6, &[row(0)], &[1.0], 1), [6, -6, 1, -1, 3, -3]);
         assert_eq!(weighted(6, &[row(0)], &[0.5], 1), [3, -3, 0, 0, 2, -2]);
         assert_eq!(weighted(6, &[row(0), None, row(2)], &[0.5, 9.0, 0.25], 1), [9, -9, 2, -2, 4, -4]);
-        assert_eq!(weighted(6, &[row(0); 3], &[1.0 / 3.0; 3], 2), one.map(i64::from));
+        assert_eq!(weighted(6, &[row(0); 3], &[1.0 / 3.0; 3], 2), [6, -6, 1, -1, 3, -3]);
     }
 
     #[test]
     fn the_largest_terms_saturate_instead_of_wrapping() {
         let most = (1 << 23) - 1;
-        let mantissas = vec![most, -most];
-        let row = Some(Row { shift: 60, mantissas: &mantissas, largest: most as u32 });
+        let mantissas = Mantissas::from(vec![most, -most]);
+        let large = row(&mantissas, 60);
         for weight in [1.0, 1e3, 1e30, f64::MAX] {
-            assert_eq!(weighted(2, &[row; 64], &[weight; 64], 1), [i64::MAX, i64::MIN]);
+            assert_eq!(weighted(2, &[large; 64], &[weight; 64], 1), [i64::MAX, i64::MIN]);
         }
         // Bringing the largest update down to one unit doesn't round it away, nor does lifting a unit.
-        assert_eq!(weighted(2, &[row], &[power_of_two(-83)], 1), [1, -1]);
-        assert_eq!(weighted(2, &[row], &[power_of_two(-82)], 1), [2, -2]);
-        let ones = [1, -1];
-        let tiny = Some(Row { shift: 0, mantissas: &ones, largest: 1 });
-        assert_eq!(weighted(2, &[tiny, None], &[power_of_two(62), 1.0], 1), [1 << 62, -(1 << 62)]);
+        assert_eq!(weighted(2, &[large], &[power_of_two(-83)], 1), [1, -1]);
+        assert_eq!(weighted(2, &[large], &[power_of_two(-82)], 1), [2, -2]);
+        let ones = Mantissas::from(vec![1, -1]);
+        assert_eq!(weighted(2, &[row(&ones, 0), None], &[power_of_two(62), 1.0], 1), [1 << 62, -(1 << 62)]);
+    }
+
+    proptest! {
+        /// Any mix of widths, shifts and weights, alone or many of one factor: as one by one in 128 bits.
+        #[test]
+        fn digits_make_the_same_sum(
+            seed: u64,
+            shapes in prop::collection::vec((any::<bool>(), 0u32..=60, 0usize..4), 1..150),
+            weights in prop::array::uniform4(-4.0f64..4.0),
+        ) {
+            let mut numbers = Numbers::new(seed);
+            let mut random = |wide: bool| -> Mantissas {
+                let most = if wide { (1 << 23) - 1 } else { 127 };
+                (0..5).map(|at| if at == 0 { most } else { (numbers.signed() * f64::from(most)) as i32 }).collect()
+            };
+            let data: Vec<_> = shapes.iter().map(|(wide, ..)| random(*wide)).collect();
+            let rows: Vec<_> = data.iter().zip(&shapes).map(|(data, (_, shift, _))| row(data, *shift)).collect();
+            let weights: Vec<_> = shapes.iter().map(|(.., weight)| weights[*weight]).collect();
+            let expected: Vec<i64> = (0..5).map(|at| {
+                let term = |(row, weight): (&Option<Row<'_>>, &f64)| {
+                    let row = row.unwrap();
+                    i128::from(row.values(at).next().unwrap()) * factor(&row, *weight, rows.len())
+                };
+                saturate(round_fraction(rows.iter().zip(&weights).map(term).sum()))
+            }).collect();
+            prop_assert_eq!(weighted(5, &rows, &weights, 1), expected);
+        }
     }
 }

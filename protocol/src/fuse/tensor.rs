@@ -1,17 +1,26 @@
-//! One tensor group of all senders of a round: their mantissas, exact norms and exact cosines.
+//! One tensor group of all senders of a round: their mantissas, exact norms and cosines.
 
-use super::{Sender, fixed::Norm, parallel};
-use crate::{charter::Charter, genesis::linalg::Square, limits, mixture::GroupShape, mixture::Kind};
-use std::sync::{Mutex, PoisonError};
+use super::{
+    Sender,
+    fixed::{Norm, nearly_parallel},
+    gram::gram,
+};
+use crate::{
+    charter::Charter,
+    codec::Mantissas,
+    genesis::linalg::Square,
+    limits,
+    mixture::{GroupShape, Kind},
+};
 
-/// One sender's values of a group: `mantissas[i]` times 2^`exponent`.
+/// One sender's values of a group: each mantissa times 2^(exponent_min + `shift`).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
     /// How far its exponent is above the charter's smallest: 0 to 60.
     pub(super) shift: u32,
     /// The values, |m| < 2^23.
-    pub(super) mantissas: &'a [i32],
-    /// The largest |m|.
+    pub(super) mantissas: &'a Mantissas,
+    /// What no |m| is above.
     pub(super) largest: u32,
 }
 
@@ -27,6 +36,8 @@ pub(super) struct Tensor<'a> {
     pub(super) norms: Vec<Option<Norm>>,
     /// The cosines between them, `[senders, senders]`: 1 on the diagonal, 0 where one of the two has no norm.
     pub(super) cosines: Square,
+    /// Which of them are nearly the same direction, `[senders, senders]`, lower triangle; none where one has no norm.
+    parallel: Vec<Option<bool>>,
 }
 
 impl<'a> Tensor<'a> {
@@ -42,20 +53,30 @@ impl<'a> Tensor<'a> {
         let rows: Vec<_> = senders.iter().map(|sender| Row::new(charter, sender, at, values)).collect();
         let count = rows.len();
         let gram = gram(values, &rows, threads);
+        let inner = |row: usize, column: usize| gram[row.max(column) * count + row.min(column)];
         let exponent = |row: &Row<'_>| charter.codec.exponent_min.saturating_add(row.shift as i16);
-        let norm = |(at, row): (usize, &Option<Row<'_>>)| Norm::new(gram[at * count + at], exponent(&(*row)?));
+        let norm = |(at, row): (usize, &Option<Row<'_>>)| Norm::new(inner(at, at), exponent(&(*row)?));
         let norms: Vec<_> = rows.iter().enumerate().map(norm).collect();
+        let speak = |row: usize, column: usize| norms[row].is_some() && norms[column].is_some();
         // Exponents cancel in a cosine.
-        let roots: Vec<f64> = (0..count).map(|at| (gram[at * count + at] as f64).sqrt()).collect();
-        let cosines = Square::from_fn(count, |row, column| {
-            let (low, high) = (row.min(column), row.max(column));
-            match (&norms[low], &norms[high]) {
-                (Some(_), Some(_)) if low == high => 1.0,
-                (Some(_), Some(_)) => (gram[high * count + low] as f64 / (roots[low] * roots[high])).clamp(-1.0, 1.0),
-                _ => 0.0,
-            }
+        let roots: Vec<f64> = (0..count).map(|at| (inner(at, at) as f64).sqrt()).collect();
+        let cosines = Square::from_fn(count, |row, column| match speak(row, column) {
+            true if row == column => 1.0,
+            true => (inner(row, column) as f64 / (roots[row] * roots[column])).clamp(-1.0, 1.0),
+            false => 0.0,
         });
-        Self { values, counts: shape.kind != Kind::Bias, rows, norms, cosines }
+        let parallel = |(row, column)| nearly_parallel(inner(row, column), inner(row, row), inner(column, column));
+        let parallel = (0..count * count)
+            .map(|at| (at / count, at % count))
+            .map(|(row, column)| (column < row && speak(row, column)).then(|| parallel((row, column))))
+            .collect();
+        Self { values, counts: shape.kind != Kind::Bias, rows, norms, cosines, parallel }
+    }
+
+    /// Whether two different senders' updates are nearly the same direction, decided without rounding; none where one
+    /// of them has no norm.
+    pub(super) fn nearly_parallel(&self, left: usize, right: usize) -> Option<bool> {
+        self.parallel[left.max(right) * self.rows.len() + left.min(right)]
     }
 
     /// The mean cosine between two senders that both have a norm here; none with fewer than two of them.
@@ -74,78 +95,24 @@ impl<'a> Tensor<'a> {
 
 impl<'a> Row<'a> {
     /// Group `at` of a sender, where it is what the codec lets through.
-    fn new(charter: &Charter, sender: &Sender<'a>, at: usize, values: usize) -> Option<Self> {
+    pub(super) fn new(charter: &Charter, sender: &Sender<'a>, at: usize, values: usize) -> Option<Self> {
         let codec = &charter.codec;
         let group = sender.groups.get(at)?;
-        let largest = group.mantissas.iter().fold(0, |largest, m| m.unsigned_abs().max(largest));
-        let fits = group.mantissas.len() == values
+        let mantissas = &group.mantissas;
+        let largest = match mantissas {
+            // Nothing to look for: a byte is a byte.
+            Mantissas::Narrow(_) => i8::MIN.unsigned_abs().into(),
+            Mantissas::Wide(wide) => wide.iter().fold(0, |largest, m| m.unsigned_abs().max(largest)),
+        };
+        let fits = mantissas.len() == values
             && (codec.exponent_min..=codec.exponent_max).contains(&group.exponent)
             && largest < 1 << limits::MANTISSA_BITS;
         let shift = u32::try_from(group.exponent.saturating_sub(codec.exponent_min)).ok()?;
-        (fits && shift <= limits::EXPONENT_RANGE_MAX as u32).then_some(Self {
-            shift,
-            mantissas: &group.mantissas,
-            largest,
-        })
+        (fits && shift <= limits::EXPONENT_RANGE_MAX as u32).then_some(Self { shift, mantissas, largest })
     }
-}
 
-/// The inner products of all rows' mantissas, `[rows, rows]`, exactly; the lower triangle is filled.
-///
-/// A block of 4,096 products of 23-bit mantissas stays below 2^58. Both blocks of a pair (32 KB) are in the first
-/// cache while they are multiplied.
-fn gram(values: usize, rows: &[Option<Row<'_>>], threads: usize) -> Vec<i128> {
-    let count = rows.len();
-    let total = Mutex::new(vec![0i128; count * count]);
-    let blocks: Vec<usize> = (0..values).step_by(limits::GRAM_BLOCK).collect();
-    parallel::for_each(blocks, threads, |start| {
-        let end = values.min(start + limits::GRAM_BLOCK);
-        let block: Vec<&[i32]> = rows
-            .iter()
-            .map(|row| row.filter(|row| row.largest > 0).map_or(&[][..], |row| &row.mantissas[start..end]))
-            .collect();
-        let mut partial = vec![0i64; count * count];
-        for (i, left) in block.iter().enumerate() {
-            for (j, right) in block[..=i].iter().enumerate() {
-                partial[i * count + j] = left.iter().zip(*right).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum();
-            }
-        }
-        // Integer sums don't depend on which block comes first.
-        let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-        total.iter_mut().zip(&partial).for_each(|(total, partial)| *total += i128::from(*partial));
-    });
-    total.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::genesis::samples::Numbers;
-
-    #[test]
-    fn the_gram_matrix_is_exact_at_the_largest_mantissas() {
-        let values = limits::MIXTURE_VALUES_MAX;
-        let most = (1 << limits::MANTISSA_BITS) - 1;
-        let mut numbers = Numbers::new(1);
-        let data: Vec<Vec<i32>> = vec![
-            vec![most; values],
-            vec![-most; values],
-            (0..values).map(|_| (numbers.bits() % (2 * most as u64)) as i32 - most).collect(),
-            vec![0; values],
-        ];
-        let row = |mantissas: &'_ Vec<i32>| mantissas.iter().fold(0, |most, m| m.unsigned_abs().max(most));
-        let rows: Vec<_> =
-            data.iter().map(|m| Some(Row { shift: 0, mantissas: m, largest: row(m) })).chain([None]).collect();
-        for threads in [1, 2, 5] {
-            let gram = gram(values, &rows, threads);
-            for i in 0..5 {
-                for j in 0..=i {
-                    let products = |i: usize, j: usize| data[i].iter().zip(&data[j]);
-                    let exact: i128 =
-                        if i == 4 { 0 } else { products(i, j).map(|(a, b)| i128::from(*a) * i128::from(*b)).sum() };
-                    assert_eq!(gram[i * 5 + j], exact, "{i} {j}");
-                }
-            }
-        }
+    /// Its mantissas from the one at `start` on.
+    pub(super) fn values(&self, start: usize) -> impl Iterator<Item = i32> + use<'a> {
+        self.mantissas.iter_from(start)
     }
 }

@@ -43,7 +43,7 @@ fn attacked(seed: u64) -> Round {
 
 fn values(round: &Round, group: usize, sender: usize) -> Vec<f64> {
     let group = &round[sender][group];
-    group.mantissas.iter().map(|m| f64::from(*m) * power_of_two(group.exponent)).collect()
+    group.mantissas.iter().map(|m| f64::from(m) * power_of_two(group.exponent)).collect()
 }
 
 prop_compose! {
@@ -62,7 +62,7 @@ prop_compose! {
 
 fn any_fusion() -> impl Strategy<Value = Fusion> {
     let aligns = prop::sample::select(vec![Align::Pcgrad, Align::Nash, Align::None]);
-    let rules = prop::sample::select(vec![Rule::Cmga, Rule::Cmga, Rule::Mean]);
+    let rules = prop::sample::select(vec![Rule::Cmga, Rule::Mean, Rule::Trimmed, Rule::Geomedian, Rule::Ties]);
     (rules, aligns, any::<bool>(), any::<bool>()).prop_map(|(rule, align, equal, screen)| Fusion {
         rule,
         align,
@@ -158,7 +158,7 @@ proptest! {
             norms.sort_by(f64::total_cmp);
             let length = twin::norm(&step.iter().map(|v| *v as f64 * power_of_two(-40)).collect::<Vec<_>>());
             let saturated = step.iter().any(|value| value.unsigned_abs() >= i64::MAX as u64);
-            if charter.fusion.rule == Rule::Cmga && norms.len() > 2 && !saturated {
+            if matches!(charter.fusion.rule, Rule::Cmga | Rule::Geomedian) && norms.len() > 2 && !saturated {
                 let limit = norms[(norms.len() - 1) / 2];
                 prop_assert!(length <= limit * 1.001 + 5.0 * power_of_two(-40), "{} {}", length, limit);
             }
@@ -169,7 +169,8 @@ proptest! {
 #[test]
 fn nobody_makes_no_step_and_one_makes_its_own() {
     for align in [Align::Pcgrad, Align::Nash, Align::None] {
-        for (rule, norms) in [(Rule::Cmga, Norms::Kept), (Rule::Cmga, Norms::Equal), (Rule::Mean, Norms::Kept)] {
+        let others = [Rule::Mean, Rule::Trimmed, Rule::Geomedian].map(|rule| (rule, Norms::Kept));
+        for (rule, norms) in [(Rule::Cmga, Norms::Kept), (Rule::Cmga, Norms::Equal)].into_iter().chain(others) {
             let mut charter = charter(3);
             charter.fusion = Fusion { rule, align, norms, ..charter.fusion };
             let none = run(&charter, &vec![], &Memory::default());
@@ -178,7 +179,7 @@ fn nobody_makes_no_step_and_one_makes_its_own() {
             let one = vec![update(&mut Numbers::new(3), 1.0, -35, 1.0)];
             let fused = run(&charter, &one, &Memory::default());
             for (step, group) in fused.step.iter().zip(&one[0]) {
-                let own: Vec<i64> = group.mantissas.iter().map(|m| i64::from(*m) << 5).collect();
+                let own: Vec<i64> = group.mantissas.iter().map(|m| i64::from(m) << 5).collect();
                 assert_eq!(step, &own, "{align:?} {rule:?} {norms:?}");
             }
         }
@@ -189,8 +190,8 @@ fn nobody_makes_no_step_and_one_makes_its_own() {
 fn two_opposed_updates_by_hand() {
     // (4, 0, ..) and (-3, 3, ..) in the bias: cosine -1/sqrt 2. g_1' = g_1 + 12/18 g_2 = (2, 2), g_2' = g_2 + 12/16 g_1
     // = (0, 3). Their mean (1, 2.5) is scaled to the length of (1/2, 3/2): by sqrt(2.5 / 7.25).
-    let zero = |values| Group { exponent: 0, mantissas: vec![0; values] };
-    let one = |bias: [i32; 3]| vec![zero(18), zero(12), Group { exponent: 0, mantissas: bias.into() }];
+    let zero = |values| Group { exponent: 0, mantissas: vec![0; values].into() };
+    let one = |bias: [i32; 3]| vec![zero(18), zero(12), Group { exponent: 0, mantissas: bias.to_vec().into() }];
     let fused = run(&charter(3), &vec![one([4, 0, 0]), one([-3, 3, 0])], &Memory::default());
     let scale = (2.5f64 / 7.25).sqrt();
     let bias: Vec<f64> = fused.step[2].iter().map(|value| *value as f64 * power_of_two(-40)).collect();
@@ -204,17 +205,17 @@ fn two_opposed_updates_by_hand() {
 fn the_plain_mean_counts_who_is_present() {
     let mut charter = charter(3);
     charter.fusion.rule = Rule::Mean;
-    let group = |value: i32, values: usize| Group { exponent: 0, mantissas: vec![value; values] };
+    let group = |value: i32, values: usize| Group { exponent: 0, mantissas: vec![value; values].into() };
     let all = |value| vec![group(value, 18), group(value, 12), group(value, 3)];
     let mut round = vec![all(30), all(0), all(3), all(-6)];
     round[3].truncate(1);
-    round[2][2].mantissas.push(1);
+    round[2][2] = group(3, 4);
     let fused = run(&charter, &round, &Memory::default());
     let first = |at: usize| fused.step[at][0] as f64 * power_of_two(-40);
     for (value, expected) in [(first(0), 6.75), (first(1), 11.0), (first(2), 15.0)] {
         assert!((value - expected).abs() < 1e-7, "{value}");
     }
-    let wild = vec![vec![group(1 << 23, 18), group(i32::MIN, 12), Group { exponent: 9, mantissas: vec![1; 3] }]];
+    let wild = vec![vec![group(1 << 23, 18), group(i32::MIN, 12), Group { exponent: 9, ..group(1, 3) }]];
     assert!(run(&charter, &wild, &Memory::default()).step.iter().flatten().all(|value| *value == 0));
 }
 
