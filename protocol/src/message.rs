@@ -8,13 +8,14 @@ use crate::{
     codec::{self, EncodedGroup, Group},
     genesis::{Kernels, Statistics},
     limits,
+    memo::Memo,
     mixture::Layout,
     verdict::Reason,
     wire,
 };
 use heterotune_crypto::{Digest, Identity, NodeId, Signed};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// A step of the network's life. Every message but a head belongs to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -181,6 +182,33 @@ impl Message {
     }
 }
 
+/// An envelope on its way through the checks.
+#[derive(Clone, Debug)]
+pub enum Opened {
+    /// It verified before.
+    Known(Arc<Message>),
+    /// Its signature is still to be verified.
+    New(Envelope),
+}
+
+impl Opened {
+    /// Its kind, round, author and genesis.
+    pub fn header(&self) -> (Kind, u64, NodeId, Digest) {
+        match self {
+            Opened::Known(message) => (message.kind, message.round, message.signed.author(), message.genesis),
+            Opened::New(envelope) => (envelope.kind, envelope.round, envelope.author, envelope.genesis),
+        }
+    }
+
+    /// Its payload's bytes.
+    pub fn payload(&self) -> &[u8] {
+        match self {
+            Opened::Known(message) => message.signed.payload(),
+            Opened::New(envelope) => &envelope.payload,
+        }
+    }
+}
+
 /// What stands still while a node talks: its charter, in the forms that messages need.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -192,6 +220,8 @@ pub struct Context {
     pub network: NetworkId,
     /// The keys that may speak: founders and members.
     pub members: BTreeSet<NodeId>,
+    /// What verified before, where a process holds many nodes.
+    memo: Option<Arc<Memo>>,
 }
 
 impl Context {
@@ -202,7 +232,13 @@ impl Context {
     pub fn new(charter: Charter) -> Result<Self, crate::charter::CharterError> {
         charter.check()?;
         let members = charter.founders.iter().chain(&charter.members).copied().collect();
-        Ok(Self { layout: Layout::new(&charter), network: charter.id()?, members, charter })
+        Ok(Self { layout: Layout::new(&charter), network: charter.id()?, members, charter, memo: None })
+    }
+
+    /// The same, with a memory of what verified, for all nodes that share this context.
+    #[must_use]
+    pub fn with_memo(self, memo: Memo) -> Self {
+        Self { memo: Some(Arc::new(memo)), ..self }
     }
 
     /// What a signature covers beside the kind and the payload.
@@ -286,6 +322,32 @@ impl Context {
             self.decode(kind, round, payload)
         })?;
         Ok(Message::new(&envelope, signed, bytes.to_vec()))
+    }
+
+    /// [`Context::open`], but for bytes that verified before.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn open_or_recall(&self, bytes: &[u8]) -> Result<Opened, Reason> {
+        match self.memo.as_ref().and_then(|memo| memo.get(bytes)) {
+            Some(message) => Ok(Opened::Known(message)),
+            None => Ok(Opened::New(self.open(bytes)?)),
+        }
+    }
+
+    /// [`Context::verify`], but for what verified before.
+    ///
+    /// # Errors
+    /// As [`Context::verify`].
+    pub fn verify_opened(&self, opened: Opened, bytes: &[u8]) -> Result<Arc<Message>, Reason> {
+        match opened {
+            Opened::Known(message) => Ok(message),
+            Opened::New(envelope) => {
+                let message = Arc::new(self.verify(envelope, bytes)?);
+                self.memo.iter().for_each(|memo| memo.put(&message));
+                Ok(message)
+            }
+        }
     }
 
     fn decode(&self, kind: Kind, round: u64, payload: &[u8]) -> Result<Content, Reason> {

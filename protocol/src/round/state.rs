@@ -284,22 +284,23 @@ impl State {
 
     /// Takes in a message from this node's own disk. Whether it belonged to the open step, or an earlier one.
     fn replay(&mut self, bytes: &[u8]) -> bool {
-        let Ok(envelope) = self.context.open(bytes) else { return true };
-        let Some(step) = envelope.kind.step(envelope.round) else { return true };
+        let Ok(opened) = self.context.open_or_recall(bytes) else { return true };
+        let (kind, round, _, genesis) = opened.header();
+        let Some(step) = kind.step(round) else { return true };
         if step > self.step && step.round() <= self.step.round() {
             return false;
         }
         if self.step.round() == 0 && step.round() > 0 {
             return false;
         }
-        if self.expected_genesis(step) != Some(envelope.genesis) {
+        if self.expected_genesis(step) != Some(genesis) {
             return true;
         }
-        if let Ok(message) = self.context.verify(envelope, bytes) {
+        if let Ok(message) = self.context.verify_opened(opened, bytes) {
             if message.signed.author() == self.identity.id() {
                 self.sequence = self.sequence.max(message.sequence);
             }
-            self.ledger.set(step).insert(Arc::new(message));
+            self.ledger.set(step).insert(message);
         }
         true
     }
@@ -328,10 +329,10 @@ impl State {
     }
 
     fn try_receive(&mut self, from: NodeId, bytes: &[u8], out: &mut Vec<Output>) -> Result<(), Reason> {
-        let envelope = self.context.open(bytes)?;
-        let (kind, round, author, genesis) = (envelope.kind, envelope.round, envelope.author, envelope.genesis);
+        let opened = self.context.open_or_recall(bytes)?;
+        let (kind, round, author, genesis) = opened.header();
         let Some(step) = kind.step(round) else {
-            let message = self.context.verify(envelope, bytes)?;
+            let message = self.context.verify_opened(opened, bytes)?;
             return self.receive_head(&message, out);
         };
         let known = self.expected_genesis(step);
@@ -340,7 +341,7 @@ impl State {
         }
         match self.ledger.get(step).and_then(|set| set.get(&author)) {
             Some(Entry::Conflict(..)) => return Err(Reason::Duplicate),
-            Some(Entry::One(first)) if first.signed.payload() == envelope.payload => return Err(Reason::Duplicate),
+            Some(Entry::One(first)) if first.signed.payload() == opened.payload() => return Err(Reason::Duplicate),
             _ => {}
         }
         if known.is_none() && self.early.contains_key(&(step, author)) {
@@ -352,7 +353,7 @@ impl State {
         if known.is_some_and(|known| known != genesis) {
             return Err(Reason::OtherGenesis { genesis });
         }
-        let message = Arc::new(self.context.verify(envelope, bytes)?);
+        let message = self.context.verify_opened(opened, bytes)?;
         if known.is_none() {
             self.early.insert((step, author), (from, bytes.to_vec()));
             return Ok(());
