@@ -36,6 +36,7 @@ pub mod summary;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod world;
 
 pub use data::{Data, Row};
 pub use deal::{Deal, Share};
