@@ -6,7 +6,10 @@
 
 use crate::message::{Message, Step};
 use heterotune_crypto::{Digest, Hasher, NodeId};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 /// What an author has said in a step.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub enum Inserted {
 #[derive(Clone, Debug, Default)]
 pub struct StepSet {
     entries: BTreeMap<NodeId, Entry>,
+    /// Asked for with every message, and changed by few.
+    digest: OnceLock<Digest>,
 }
 
 impl StepSet {
@@ -49,12 +54,14 @@ impl StepSet {
         let author = message.signed.author();
         match self.entries.get(&author) {
             None => {
+                self.digest.take();
                 self.entries.insert(author, Entry::One(message));
                 Inserted::New
             }
             Some(Entry::One(first)) if first.digest() == message.digest() => Inserted::Duplicate,
             Some(Entry::One(first)) => {
                 let conflict = Entry::Conflict(first.clone(), message);
+                self.digest.take();
                 self.entries.insert(author, conflict);
                 Inserted::Conflict
             }
@@ -93,6 +100,7 @@ impl StepSet {
     /// Keeps the authors of whom all messages pass, and gives the messages of the others.
     pub fn retain(&mut self, passes: impl Fn(&Message) -> bool) -> Vec<Arc<Message>> {
         let mut dropped = Vec::new();
+        self.digest.take();
         self.entries.retain(|_, entry| {
             let messages = entry.messages();
             let kept = messages.iter().all(|message| passes(message));
@@ -116,6 +124,10 @@ impl StepSet {
 
     /// The set's digest: authors in order, each with its payload's digest or, whichever proof is held, a conflict.
     pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| self.compute_digest())
+    }
+
+    fn compute_digest(&self) -> Digest {
         let mut hasher = Hasher::new("heterotune 2026 step set");
         for (author, entry) in &self.entries {
             hasher.part(author.as_bytes());
@@ -164,6 +176,22 @@ mod tests {
         let context = Context::new(charter(4)).unwrap();
         let head = Head { step: Step::Round(what), closed: Digest::ZERO, state: Digest::ZERO };
         Arc::new(context.say(&identity(author), Digest::ZERO, 1, what, Content::Head(head)).unwrap())
+    }
+
+    #[test]
+    fn the_digest_follows_every_change() {
+        let mut set = StepSet::default();
+        let mut digests = vec![set.digest()];
+        for (author, what) in [(0, 1), (1, 1), (0, 2)] {
+            set.insert(says(author, what));
+            digests.push(set.digest());
+        }
+        let both = [1, 2].map(|what| says(0, what).digest());
+        set.retain(|message| both.contains(&message.digest()));
+        digests.push(set.digest());
+        digests.dedup();
+        assert_eq!(digests.len(), 5);
+        assert_eq!(set.clone().digest(), set.digest());
     }
 
     #[test]
