@@ -70,7 +70,7 @@ const CACHED: u64 = 12;
 const MEMO_MESSAGES: usize = 32_768;
 
 /// What happens in a window, at least, to be worth another thread.
-const WORTH_A_THREAD: usize = 1_000;
+const WORTH_A_THREAD: usize = if cfg!(test) { 1 } else { 1_000 };
 
 /// What all nodes of a world share.
 struct World {
@@ -109,7 +109,7 @@ pub fn simulate(options: &Options) -> Result<Report, WorldError> {
         ids,
         options: options.clone(),
     };
-    let liars = world.draw_liars(&identities);
+    let liars = draw_liars(options, &world.context, &identities);
     let mut shards: Vec<Vec<Node>> = (0..SHARDS).map(|_| Vec::new()).collect();
     for ((at, identity), liar) in identities.into_iter().enumerate().zip(liars) {
         shards[at % SHARDS].push(Node::new(at as u32, identity, liar, &world));
@@ -122,30 +122,6 @@ pub fn simulate(options: &Options) -> Result<Report, WorldError> {
 }
 
 impl World {
-    /// Who lies. Any nodes but sealers beyond what seals can bear: of n, (n - 1) / 3.
-    fn draw_liars(&self, identities: &[Identity]) -> Vec<Option<Liar>> {
-        let sealers: BTreeSet<&NodeId> = self.context.charter.sealers.iter().collect();
-        let mut bearable = (sealers.len() - 1) / 3;
-        let mut order: Vec<usize> = (0..identities.len()).collect();
-        order.shuffle(&mut generator(self.options.seed, &[6]));
-        order.retain(|at| {
-            let seals = sealers.contains(&self.ids[*at]);
-            let may = !seals || bearable > 0;
-            bearable -= usize::from(seals && may);
-            may
-        });
-        let mut liars: Vec<Option<Liar>> = identities.iter().map(|_| None).collect();
-        let mut order = order.into_iter();
-        for lie in &self.options.liars {
-            let count = (lie.share * identities.len() as f64).round() as usize;
-            for at in order.by_ref().take(count) {
-                let identity = identities[at].clone();
-                liars[at] = Some(Liar::new(lie.kind, identity, self.context.clone(), self.options.seed, at as u32));
-            }
-        }
-        liars
-    }
-
     fn run(&self, shards: &mut [Shard]) {
         let deadline_ms = self.options.deadline_ms;
         let end = START + DEADLINES_A_ROUND * self.options.rounds * deadline_ms;
@@ -191,6 +167,30 @@ impl World {
         let mut honest = nodes.filter(|node| node.record.is_honest && node.state().is_some()).peekable();
         honest.peek().is_some() && honest.all(is_done)
     }
+}
+
+/// Who lies. Any nodes but sealers beyond what seals can bear: of n, (n - 1) / 3.
+fn draw_liars(options: &Options, context: &Arc<Context>, identities: &[Identity]) -> Vec<Option<Liar>> {
+    let sealers: BTreeSet<NodeId> = context.charter.sealers.iter().copied().collect();
+    let mut bearable = (sealers.len() - 1) / 3;
+    let mut order: Vec<usize> = (0..identities.len()).collect();
+    order.shuffle(&mut generator(options.seed, &[6]));
+    order.retain(|at| {
+        let seals = sealers.contains(&identities[*at].id());
+        let may = !seals || bearable > 0;
+        bearable -= usize::from(seals && may);
+        may
+    });
+    let mut liars: Vec<Option<Liar>> = identities.iter().map(|_| None).collect();
+    let mut order = order.into_iter();
+    for lie in &options.liars {
+        let count = (lie.share * identities.len() as f64).round() as usize;
+        for at in order.by_ref().take(count) {
+            let identity = identities[at].clone();
+            liars[at] = Some(Liar::new(lie.kind, identity, context.clone(), options.seed, at as u32));
+        }
+    }
+    liars
 }
 
 /// Does something with all shards, on so many threads.
