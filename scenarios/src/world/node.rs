@@ -325,8 +325,7 @@ impl Node {
 
     fn whisper(&mut self, whispers: Vec<Whisper>, here: &mut Here<'_>) {
         for Whisper { bytes, to, is_local } in whispers {
-            let rumour =
-                if is_local { Rumour::local(bytes, here.now) } else { here.world.rumours.say(bytes, here.now) };
+            let rumour = if is_local { Rumour::local(bytes) } else { here.world.rumours.say(bytes, here.now) };
             // It has heard itself.
             rumour.is_news_to(self.index);
             self.spread(&rumour, to, None, here);

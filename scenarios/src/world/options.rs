@@ -135,6 +135,7 @@ impl Options {
         if liars > 1.0 + 1e-9 {
             return Err(refuse("the share of all liars", liars, "at most 1"));
         }
+        self.delay.check(&format!("{}..{}", self.delay.low_ms, self.delay.high_ms))?;
         if self.sealers == 0 {
             return Err(refuse("the number of sealers", 0, format!("from 1 to {}", limits::SEALERS_MAX)));
         }
@@ -190,18 +191,22 @@ pub struct Delay {
     pub high_ms: u64,
 }
 
+impl Delay {
+    /// What `text` says, or that it can't be.
+    fn check(self, text: &str) -> Result<Self, WorldError> {
+        let fits = self.low_ms >= 1 && self.low_ms <= self.high_ms && self.high_ms <= 60_000;
+        let must = "LO..HI in whole ms, with 1 <= LO <= HI <= 60000, as in 10..100";
+        if fits { Ok(self) } else { Err(refuse("the delay", text, must)) }
+    }
+}
+
 impl FromStr for Delay {
     type Err = WorldError;
 
     fn from_str(text: &str) -> Result<Self, WorldError> {
-        let wrong = || refuse("the delay", text, "LO..HI in whole ms, with 1 <= LO <= HI <= 60000, as in 10..100");
-        let (low, high) = text.split_once("..").ok_or_else(wrong)?;
-        let delay = Self { low_ms: low.parse().map_err(|_| wrong())?, high_ms: high.parse().map_err(|_| wrong())? };
-        if delay.low_ms >= 1 && delay.low_ms <= delay.high_ms && delay.high_ms <= 60_000 {
-            Ok(delay)
-        } else {
-            Err(wrong())
-        }
+        let number = |text: &str| text.parse().unwrap_or(0);
+        let (low, high) = text.split_once("..").unwrap_or_default();
+        Self { low_ms: number(low), high_ms: number(high) }.check(text)
     }
 }
 
@@ -293,7 +298,8 @@ mod tests {
             assert!(said.contains("as in equivocate:0.1") && said.contains("withhold"), "{said}");
         }
         assert!(Options::closing("nobody").is_err());
-        let wrong: [fn(&mut Options); 7] = [
+        let wrong: [fn(&mut Options); 8] = [
+            |options| options.delay.low_ms = 0,
             |options| options.nodes = 0,
             |options| options.nodes = 1_000_000,
             |options| options.rounds = 0,

@@ -15,15 +15,14 @@ pub(super) struct Rumour {
     pub(super) bytes: Vec<u8>,
     /// Whether it is for the speaker's own peers alone.
     pub(super) is_local: bool,
-    born: Now,
     /// A bit a node. Every node touches only its own, so that threads change nothing.
     heard: Box<[AtomicU64]>,
 }
 
 impl Rumour {
     /// For the speaker's own peers, who hear it once.
-    pub(super) fn local(bytes: Vec<u8>, born: Now) -> Arc<Self> {
-        Arc::new(Self { bytes, is_local: true, born, heard: Box::default() })
+    pub(super) fn local(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { bytes, is_local: true, heard: Box::default() })
     }
 
     /// Whether `node` has not heard it before. Now it has.
@@ -42,7 +41,8 @@ impl Rumour {
 /// The rumours of a world, by their content: the same bytes said again are the same rumour.
 pub(super) struct Rumours {
     nodes: usize,
-    all: Mutex<BTreeMap<Digest, Arc<Rumour>>>,
+    /// With the moment when each was said first.
+    all: Mutex<BTreeMap<Digest, (Now, Arc<Rumour>)>>,
 }
 
 impl Rumours {
@@ -50,7 +50,7 @@ impl Rumours {
         Self { nodes, all: Mutex::default() }
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Arc<Rumour>>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, (Now, Arc<Rumour>)>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,19 +59,24 @@ impl Rumours {
         let words = self.nodes.div_ceil(64);
         let make = |bytes| {
             let heard = (0..words).map(|_| AtomicU64::new(0)).collect();
-            Arc::new(Rumour { bytes, is_local: false, born: now, heard })
+            (now, Arc::new(Rumour { bytes, is_local: false, heard }))
         };
-        self.all().entry(Digest::of("heterotune 2026 rumour", &[&bytes])).or_insert_with(|| make(bytes)).clone()
+        let key = Digest::of("heterotune 2026 rumour", &[&bytes]);
+        let mut all = self.all();
+        let (born, rumour) = all.entry(key).or_insert_with(|| make(bytes));
+        // Whichever thread came first.
+        *born = now.min(*born);
+        rumour.clone()
     }
 
     /// A node has lost its memory.
     pub(super) fn forgotten_by(&self, node: u32) {
-        self.all().values().for_each(|rumour| rumour.forgotten_by(node));
+        self.all().values().for_each(|(_, rumour)| rumour.forgotten_by(node));
     }
 
     /// Duplicate caches hold what was said since `first`.
     pub(super) fn forget_before(&self, first: Now) {
-        self.all().retain(|_, rumour| rumour.born >= first);
+        self.all().retain(|_, (born, _)| *born >= first);
     }
 }
 
