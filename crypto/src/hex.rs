@@ -28,8 +28,8 @@ pub(crate) fn parse(text: &str) -> Result<[u8; 32], HexError> {
 }
 
 /// Text formats (TOML, JSON) get hexadecimal digits, binary ones (CBOR) a byte string.
-pub(crate) fn serialize<S: Serializer>(bytes: &[u8; 32], text: String, s: S) -> Result<S::Ok, S::Error> {
-    if s.is_human_readable() { s.serialize_str(&text) } else { s.serialize_bytes(bytes) }
+pub(crate) fn serialize<S: Serializer>(bytes: &[u8; 32], text: &impl fmt::Display, s: S) -> Result<S::Ok, S::Error> {
+    if s.is_human_readable() { s.collect_str(text) } else { s.serialize_bytes(bytes) }
 }
 
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 32], D::Error> {
@@ -70,7 +70,7 @@ macro_rules! text_and_serde {
         }
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                $crate::hex::serialize(&self.0, self.to_string(), s)
+                $crate::hex::serialize(&self.0, self, s)
             }
         }
         impl<'de> serde::Deserialize<'de> for $name {

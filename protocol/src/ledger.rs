@@ -6,7 +6,10 @@
 
 use crate::message::{Message, Step};
 use heterotune_crypto::{Digest, Hasher, NodeId};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 /// What an author has said in a step.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub enum Inserted {
 #[derive(Clone, Debug, Default)]
 pub struct StepSet {
     entries: BTreeMap<NodeId, Entry>,
+    /// Asked for with every message, and changed by few.
+    digest: OnceLock<Digest>,
 }
 
 impl StepSet {
@@ -49,12 +54,14 @@ impl StepSet {
         let author = message.author();
         match self.entries.get(&author) {
             None => {
+                self.digest.take();
                 self.entries.insert(author, Entry::One(message));
                 Inserted::New
             }
             Some(Entry::One(first)) if first.id() == message.id() => Inserted::Duplicate,
             Some(Entry::One(first)) => {
                 let conflict = Entry::Conflict(first.clone(), message);
+                self.digest.take();
                 self.entries.insert(author, conflict);
                 Inserted::Conflict
             }
@@ -120,6 +127,10 @@ impl StepSet {
 
     /// The set's digest: authors in order, each with its payload's digest or, whichever proof is held, a conflict.
     pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| self.compute_digest())
+    }
+
+    fn compute_digest(&self) -> Digest {
         let mut hasher = Hasher::new("heterotune 2026 step set");
         for (author, entry) in &self.entries {
             hasher.part(author.as_bytes());
@@ -180,6 +191,19 @@ mod tests {
         let head = Head { unsealed: Step::Round(what), sets: Digest::ZERO, state: Digest::ZERO };
         let content = Content::Head(head);
         Arc::new(context.say(&identity(author), Digest::ZERO, Step::Round(1), what, content).unwrap())
+    }
+
+    #[test]
+    fn the_digest_follows_every_change() {
+        let mut set = StepSet::default();
+        let mut digests = vec![set.digest()];
+        for (author, what) in [(0, 1), (1, 1), (0, 2)] {
+            set.insert(says(author, what));
+            digests.push(set.digest());
+        }
+        digests.dedup();
+        assert_eq!(digests.len(), 4);
+        assert_eq!(set.clone().digest(), set.digest());
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod fuse;
 pub mod genesis;
 pub mod ledger;
 pub mod limits;
+pub mod memo;
 pub mod message;
 pub mod mixture;
 pub mod roster;

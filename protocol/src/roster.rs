@@ -1,6 +1,6 @@
 //! Who contributes to a round: a function of the charter and of the state sealed before the horizon.
 
-use crate::{message::Context, round::Checkpoint};
+use crate::{memo::Memo, message::Context, round::Checkpoint};
 use heterotune_crypto::{Digest, Hasher, NodeId};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -45,5 +45,5 @@ pub fn contributors(
         ranked.sort();
         ranked.into_iter().take(most).map(|(_, member)| member).collect()
     };
-    Some(context.memo.drawn(key.finish(), draw))
+    Some(Memo::drawn(context.memo.as_ref(), key.finish(), draw))
 }

@@ -10,10 +10,11 @@
 //! - what nodes report: `events` (the lines of their logs), [`history`] (a node's lines put together)
 //! - what comes of it: [`check`] (what must hold in every run), [`summary`], `progress` and `table` (text),
 //!   `report` and `plot` (HTML)
+//! - [`world`]: thousands of round machines in virtual time, instead of processes
 //!
 //! # What never comes in
 //! Tensors, sockets, async: nodes do the work, this crate starts them by path and reads their event logs. It never
-//! links the node, so it sees no more than any operator would.
+//! links the node, so it sees no more than any operator would. Worlds need the protocol alone.
 
 pub mod check;
 mod data;
@@ -36,6 +37,7 @@ pub mod summary;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod world;
 
 pub use data::{Data, Row};
 pub use deal::{Deal, Share};

@@ -5,6 +5,7 @@ mod init;
 mod pretrain;
 mod run;
 mod scenario;
+mod simulate;
 mod status;
 
 use anyhow::Result;
@@ -28,6 +29,8 @@ enum Verb {
     /// Run a local network of real node processes, as a file describes it.
     #[command(subcommand)]
     Scenario(scenario::Verb),
+    /// Run a network of thousands of nodes in virtual time: loss, partitions, crashes, liars, from one seed.
+    Simulate(simulate::Flags),
     /// Make a node's state folder and its key; print the key for the charter.
     Init(init::Flags),
     /// Write or show a charter: what all nodes of a network agree on.
@@ -50,6 +53,7 @@ impl Cli {
         match self.verb {
             Verb::Quickstart(flags) => scenario::quickstart(&flags),
             Verb::Scenario(verb) => scenario::run(&verb),
+            Verb::Simulate(flags) => simulate::run(flags),
             Verb::Init(flags) => init::run(&flags),
             Verb::Charter(verb) => charter::run(&verb),
             Verb::Run(flags) => run::run(flags),

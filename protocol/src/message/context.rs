@@ -1,19 +1,17 @@
 //! Saying and reading messages.
 
-use super::{Content, Envelope, Kind, Message, Step, Update};
+use super::{Content, Envelope, Kind, Message, Opened, Step, Update};
 use crate::{
     charter::{Charter, CharterError, NetworkId},
     codec, limits,
+    memo::Memo,
     mixture::Layout,
     seal::{Certificate, Vote},
     verdict::Reason,
     wire,
 };
 use heterotune_crypto::{Digest, Identity, NodeId, Signed};
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What stands still while a node talks: its charter, in the forms that messages need.
 #[derive(Debug)]
@@ -26,8 +24,8 @@ pub struct Context {
     pub network: NetworkId,
     /// The keys that may speak: founders and members.
     pub members: BTreeSet<NodeId>,
-    /// What has been verified already, where many nodes share one context.
-    pub memo: Memo,
+    /// What verified before, where a process holds many nodes.
+    pub(crate) memo: Option<Memo>,
 }
 
 impl Context {
@@ -38,7 +36,13 @@ impl Context {
     pub fn new(charter: Charter) -> Result<Self, CharterError> {
         charter.check()?;
         let members = charter.founders.iter().chain(&charter.members).copied().collect();
-        Ok(Self { layout: Layout::new(&charter), network: charter.id()?, members, memo: Memo::default(), charter })
+        Ok(Self { layout: Layout::new(&charter), network: charter.id()?, members, memo: None, charter })
+    }
+
+    /// The same, with a memory of what verified, for all nodes that share this context.
+    #[must_use]
+    pub fn with_memo(self, memo: Memo) -> Self {
+        Self { memo: Some(memo), ..self }
     }
 
     /// What a signature covers beside the kind and the payload.
@@ -140,6 +144,32 @@ impl Context {
         Ok(Message::new(&envelope, signed, bytes.to_vec()))
     }
 
+    /// [`Context::open`], but for bytes that verified before.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn open_or_recall(&self, bytes: &[u8]) -> Result<Opened, Reason> {
+        match self.memo.as_ref().and_then(|memo| memo.message(bytes)) {
+            Some(message) => Ok(Opened::Known(message)),
+            None => Ok(Opened::New(self.open(bytes)?)),
+        }
+    }
+
+    /// [`Context::verify`], but for what verified before.
+    ///
+    /// # Errors
+    /// As [`Context::verify`].
+    pub fn verify_opened(&self, opened: Opened, bytes: &[u8]) -> Result<Arc<Message>, Reason> {
+        match opened {
+            Opened::Known(message) => Ok(message),
+            Opened::New(envelope) => {
+                let message = Arc::new(self.verify(envelope, bytes)?);
+                self.memo.iter().for_each(|memo| memo.keep(&message));
+                Ok(message)
+            }
+        }
+    }
+
     fn decode(&self, kind: Kind, payload: &[u8]) -> Result<Content, Reason> {
         let most = limits::PAYLOAD_BYTES_MAX;
         Ok(match kind {
@@ -188,98 +218,11 @@ impl Context {
         certificate.ballots.iter().all(|ballot| {
             let context = self.signing_context(genesis, step, &ballot.sealer, ballot.sequence);
             self.charter.sealers.contains(&ballot.sealer)
-                && self.memo.once(&[&context, &payload, &ballot.signature], || {
+                && Memo::once(self.memo.as_ref(), &[&context, &payload, &ballot.signature], || {
                     let decode = |_: &[u8]| Ok::<_, Reason>(());
                     let tag = Kind::Vote.tag();
                     Signed::verify(ballot.sealer, tag, &context, payload.clone(), ballot.signature, decode).is_ok()
                 })
         })
-    }
-}
-
-/// What a context's users have verified and drawn before: a thousand states in one process need each signature once.
-/// Only what is a pure function of its key is remembered, so nothing changes but the time it takes. Bounded; the
-/// oldest goes first.
-#[derive(Debug, Default)]
-pub struct Memo(Option<Mutex<Remembered>>);
-
-#[derive(Debug, Default)]
-struct Remembered {
-    messages: BTreeMap<Digest, Arc<Message>>,
-    order: VecDeque<Digest>,
-    ballots: BTreeSet<Digest>,
-    draws: BTreeMap<Digest, Arc<BTreeSet<NodeId>>>,
-}
-
-impl Memo {
-    /// Messages, ballots and draws remembered: 65,536 messages of 1 KB are 64 MB.
-    const MOST: usize = 65_536;
-
-    /// A memo that remembers. The default one does not: a node alone sees each message once.
-    pub fn remembering() -> Self {
-        Self(Some(Mutex::default()))
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Remembered) -> T) -> Option<T> {
-        let remembered = self.0.as_ref()?;
-        Some(act(&mut remembered.lock().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// The verified message with these bytes.
-    pub(crate) fn message(&self, bytes: &[u8]) -> Option<Arc<Message>> {
-        self.0.as_ref()?;
-        let key = Digest::of("heterotune 2026 memo", &[bytes]);
-        self.with(|memo| memo.messages.get(&key).cloned())?
-    }
-
-    /// Remembers a verified message.
-    pub(crate) fn keep(&self, message: &Arc<Message>) {
-        self.with(|memo| {
-            let key = Digest::of("heterotune 2026 memo", &[&message.bytes]);
-            if memo.messages.insert(key, message.clone()).is_none() {
-                memo.order.push_back(key);
-            }
-            if memo.order.len() > Self::MOST
-                && let Some(oldest) = memo.order.pop_front()
-            {
-                memo.messages.remove(&oldest);
-            }
-        });
-    }
-
-    /// Whether `check` holds, asked once for each `key`.
-    fn once(&self, key: &[&[u8]], check: impl FnOnce() -> bool) -> bool {
-        if self.0.is_none() {
-            return check();
-        }
-        let key = Digest::of("heterotune 2026 memo of ballots", key);
-        if self.with(|memo| memo.ballots.contains(&key)) == Some(true) {
-            return true;
-        }
-        let holds = check();
-        if holds {
-            self.with(|memo| {
-                if memo.ballots.len() >= Self::MOST {
-                    memo.ballots.clear();
-                }
-                memo.ballots.insert(key)
-            });
-        }
-        holds
-    }
-
-    /// The set that `draw` gives for `key`.
-    pub(crate) fn drawn(&self, key: Digest, draw: impl FnOnce() -> BTreeSet<NodeId>) -> Arc<BTreeSet<NodeId>> {
-        if let Some(Some(drawn)) = self.with(|memo| memo.draws.get(&key).cloned()) {
-            return drawn;
-        }
-        let drawn = Arc::new(draw());
-        self.with(|memo| {
-            if memo.draws.len() >= Self::MOST {
-                memo.draws.clear();
-            }
-            memo.draws.insert(key, drawn.clone())
-        });
-        drawn
     }
 }

@@ -8,7 +8,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use context::{Context, Memo};
+pub use context::Context;
 pub use request::{Batch, Hello, Pull, Request, Response, Snapshot};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 };
 use heterotune_crypto::{Digest, NodeId, Signed};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// A step of the network's life. Each is sealed, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -256,5 +256,45 @@ impl Message {
     /// number, has the same id.
     pub fn id(&self) -> Digest {
         self.id
+    }
+}
+
+/// An envelope on its way through the checks.
+#[derive(Clone, Debug)]
+pub enum Opened {
+    /// It verified before.
+    Known(Arc<Message>),
+    /// Its signature is still to be verified.
+    New(Envelope),
+}
+
+/// What is read of a message before its signature is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What it is.
+    pub kind: Kind,
+    /// The step it belongs to.
+    pub step: Step,
+    /// Who says it.
+    pub author: NodeId,
+    /// The genesis it was said under.
+    pub genesis: Digest,
+    /// See [`Message::id`].
+    pub id: Digest,
+}
+
+impl Opened {
+    /// Where it belongs.
+    pub fn header(&self) -> Header {
+        match self {
+            Opened::Known(message) => {
+                let Message { kind, step, genesis, id, .. } = **message;
+                Header { kind, step, author: message.author(), genesis, id }
+            }
+            Opened::New(envelope) => {
+                let Envelope { kind, step, author, genesis, .. } = *envelope;
+                Header { kind, step, author, genesis, id: envelope.id() }
+            }
+        }
     }
 }

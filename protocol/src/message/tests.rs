@@ -16,7 +16,8 @@ fn context() -> Context {
 
 fn update(context: &Context, mantissa: i32) -> Message {
     let groups = context.layout.groups().iter();
-    let groups = groups.map(|group| Group { exponent: -10, mantissas: vec![mantissa; group.values()].into() }).collect();
+    let groups =
+        groups.map(|group| Group { exponent: -10, mantissas: vec![mantissa; group.values()].into() }).collect();
     context.say(&identity(0), Digest::ZERO, Step::Round(1), 7, Content::Update(groups)).unwrap()
 }
 

@@ -4,7 +4,7 @@ use super::{Event, Now, Output, State};
 use crate::{
     ledger::{Entry, Inserted},
     limits,
-    message::{Kind, Message, Step},
+    message::{Header, Kind, Message, Step},
     verdict::{Reason, Verdict},
 };
 use heterotune_crypto::NodeId;
@@ -43,13 +43,8 @@ impl State {
         if self.is_flooding(&from, now) {
             return Err(Reason::Flood);
         }
-        let verified = self.context.memo.message(bytes);
-        let envelope = if verified.is_none() { Some(self.context.open(bytes)?) } else { None };
-        let (kind, step, author, genesis, id) = match (&verified, &envelope) {
-            (Some(message), _) => (message.kind, message.step, message.author(), message.genesis, message.id()),
-            (None, Some(envelope)) => (envelope.kind, envelope.step, envelope.author, envelope.genesis, envelope.id()),
-            (None, None) => return Err(Reason::Duplicate),
-        };
+        let opened = self.context.open_or_recall(bytes)?;
+        let Header { kind, step, author, genesis, id } = opened.header();
         let known = self.genesis_of(step);
         if known.is_some_and(|known| known != genesis) {
             return Err(Reason::OtherGenesis { genesis });
@@ -58,7 +53,7 @@ impl State {
             if author != from {
                 return Err(Reason::Relayed);
             }
-            let message = self.verified(verified, envelope, bytes)?;
+            let message = self.context.verify_opened(opened, bytes)?;
             return self.receive_head(&message, now, out).map(|()| Verdict::Heard);
         }
         self.check_window(step)?;
@@ -79,14 +74,14 @@ impl State {
             if self.early.len() >= limits::EARLY_MAX {
                 return Err(Reason::Early { round: step.round(), open: self.step.round() });
             }
-            self.verified(verified, envelope, bytes)?;
+            self.context.verify_opened(opened, bytes)?;
             self.early.insert(key, (from, bytes.to_vec()));
             return Ok(Verdict::Accept);
         }
         if contributors.is_some_and(|contributors| !contributors.contains(&author)) {
             return Err(Reason::NotAContributor { author });
         }
-        let message = self.verified(verified, envelope, bytes)?;
+        let message = self.context.verify_opened(opened, bytes)?;
         if author == self.me {
             // Something of ours that our disk has lost.
             self.sequence = self.sequence.max(message.sequence);
@@ -97,23 +92,6 @@ impl State {
             self.hear(message, now, out)?;
         }
         Ok(Verdict::Accept)
-    }
-
-    fn verified(
-        &self,
-        verified: Option<Arc<Message>>,
-        envelope: Option<crate::message::Envelope>,
-        bytes: &[u8],
-    ) -> Result<Arc<Message>, Reason> {
-        match (verified, envelope) {
-            (Some(message), _) => Ok(message),
-            (None, Some(envelope)) => {
-                let message = Arc::new(self.context.verify(envelope, bytes)?);
-                self.context.memo.keep(&message);
-                Ok(message)
-            }
-            (None, None) => Err(Reason::Duplicate),
-        }
     }
 
     fn take_entry(&mut self, from: NodeId, message: Arc<Message>, out: &mut Vec<Output>) {
@@ -156,27 +134,27 @@ impl State {
     pub(super) fn take_saved(&mut self, now: Now) {
         let saved = std::mem::take(&mut self.saved.messages);
         for bytes in saved {
-            let Ok(envelope) = self.context.open(&bytes) else { continue };
-            let (kind, step) = (envelope.kind, envelope.step);
+            let Ok(opened) = self.context.open_or_recall(&bytes) else { continue };
+            let Header { kind, step, genesis: said_under, .. } = opened.header();
             match self.genesis_of(step) {
                 None => {
                     self.saved.messages.push(bytes);
                     continue;
                 }
-                Some(genesis) if genesis != envelope.genesis => continue,
+                Some(genesis) if genesis != said_under => continue,
                 Some(_) => {}
             }
             let sealed_without = |id| self.seals.get(&step).is_some_and(|seal| seal.ids.binary_search(id).is_err());
-            let Ok(message) = self.context.verify(envelope, &bytes) else { continue };
+            let Ok(message) = self.context.verify_opened(opened, &bytes) else { continue };
             if message.author() == self.me {
                 self.sequence = self.sequence.max(message.sequence);
             }
             let too_old = step < self.unsealed && !self.seals.contains_key(&step);
             if kind.is_entry() && !too_old && !sealed_without(&message.id()) {
-                self.ledger.set(step).insert(Arc::new(message));
+                self.ledger.set(step).insert(message);
             } else if !kind.is_entry() && step == self.unsealed {
                 // Nothing is said or kept again.
-                let _ = self.hear(Arc::new(message), now, &mut Vec::new());
+                let _ = self.hear(message, now, &mut Vec::new());
             } else if !kind.is_entry() && step > self.unsealed {
                 self.saved.messages.push(bytes);
             }

@@ -430,14 +430,7 @@ impl State {
         }
         let mut lists = BTreeMap::new();
         for bytes in &proposal.lists {
-            let list = match self.context.memo.message(bytes) {
-                Some(list) => list,
-                None => {
-                    let list = Arc::new(self.context.verify(self.context.open(bytes)?, bytes)?);
-                    self.context.memo.keep(&list);
-                    list
-                }
-            };
+            let list = self.context.verify_opened(self.context.open_or_recall(bytes)?, bytes)?;
             if list.step != message.step || list.genesis != genesis || list.kind != Kind::List {
                 return wrong("a list of another step");
             }

@@ -42,10 +42,10 @@ pub(super) struct Sync {
 }
 
 /// A node that starts again first learns what it has said before: its disk may be an old one, and who says two things
-/// in one step has lied. It signs nothing before a quorum of sealers has answered for every step that is not sealed.
+/// in one step has lied. It signs nothing before enough peers have answered for every step that is not sealed.
 #[derive(Debug, Default)]
 struct Recall {
-    /// The next step to ask a sealer for.
+    /// The next step to ask a peer for.
     next: BTreeMap<NodeId, Step>,
     done: BTreeSet<NodeId>,
 }
@@ -216,35 +216,42 @@ impl State {
         }
     }
 
-    /// A sealer that has yet to say what this node has said before.
+    /// A peer that has yet to say what this node has said before: of a sealer, another sealer.
     fn next_to_recall(&self) -> Option<(NodeId, Step)> {
         let recall = self.sync.recall.as_ref()?;
-        let sealers = &self.context.charter.sealers;
-        let open = |sealer: &NodeId| sealers.contains(sealer) && !recall.done.contains(sealer);
+        let open = |peer: &NodeId| self.can_recall(peer) && !recall.done.contains(peer);
         let open: Vec<_> = self.sync.connected().filter(open).collect();
-        let sealer = self.sync.next_after_last(&open)?;
-        let next = recall.next.get(&sealer).copied().unwrap_or(self.unsealed);
-        Some((sealer, next.max(self.unsealed)))
+        let peer = self.sync.next_after_last(&open)?;
+        let next = recall.next.get(&peer).copied().unwrap_or(self.unsealed);
+        Some((peer, next.max(self.unsealed)))
+    }
+
+    fn can_recall(&self, peer: &NodeId) -> bool {
+        !self.is_sealer() || self.context.charter.sealers.contains(peer)
     }
 
     fn recalled(&mut self, from: NodeId, batch: &Batch) {
-        let sealers = &self.context.charter.sealers;
-        let needed = quorum(sealers.len()) - usize::from(self.is_sealer());
+        let can = self.can_recall(&from);
         let Some(recall) = &mut self.sync.recall else { return };
-        if sealers.contains(&from) {
-            let next = recall.next.get(&from).copied().unwrap_or(self.unsealed).max(self.unsealed);
-            if batch.step >= next && !batch.more {
-                recall.next.insert(from, batch.step.next());
-                if batch.step >= batch.open {
-                    recall.done.insert(from);
-                }
+        let next = recall.next.get(&from).copied().unwrap_or(self.unsealed).max(self.unsealed);
+        if can && batch.step >= next && !batch.more {
+            recall.next.insert(from, batch.step.next());
+            if batch.step >= batch.open {
+                recall.done.insert(from);
             }
         }
-        self.recall_if_enough(needed);
+        self.recall_if_enough();
     }
 
-    fn recall_if_enough(&mut self, needed: usize) {
-        if self.sync.recall.as_ref().is_some_and(|recall| recall.done.len() >= needed) {
+    /// A sealer needs the word of a quorum, itself included; others that of most of their neighbours.
+    fn recall_if_enough(&mut self) {
+        let Some(recall) = &self.sync.recall else { return };
+        let enough = if self.is_sealer() {
+            recall.done.len() + 1 >= quorum(self.context.charter.sealers.len())
+        } else {
+            2 * recall.done.len() > self.sync.connected.len()
+        };
+        if enough {
             self.sync.recall = None;
         }
     }
@@ -271,10 +278,7 @@ impl State {
     /// On every tick: forgets pulls that nobody answers, asks the next peer when a step takes long, repeats the head.
     pub(super) fn keep_in_step(&mut self, now: Now, out: &mut Vec<Output>) {
         self.sync.pulls.retain(|_, since| now < since.saturating_add(limits::PULL_TIMEOUT_MS));
-        let alone = quorum(self.context.charter.sealers.len()) - usize::from(self.is_sealer());
-        if alone == 0 {
-            self.recall_if_enough(alone);
-        }
+        self.recall_if_enough();
         if now >= self.sync.head_at.saturating_add(limits::HEAD_INTERVAL_MS) {
             self.say_head(now, out);
         }
@@ -415,6 +419,8 @@ impl State {
         self.dirty = None;
         self.trim();
         out.push(Output::Tell(Event::Snapshot { round, from }));
+        let (view, updates, conflicts) = (seal.certificate.view, seal.ids.len(), Vec::new());
+        out.push(Output::Tell(Event::Sealed { round, view, updates, conflicts, state: digest }));
         out.push(Output::Checkpoint(state));
         out.push(Output::Seal { seal, forget_before: self.first_kept() });
         if self.is_finished() {

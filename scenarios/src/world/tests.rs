@@ -1,0 +1,126 @@
+//! Whole worlds. What fails says its options, the seed among them: the same options fail again.
+
+use super::*;
+
+/// A world in which all nodes found, and so contribute.
+fn world(nodes: usize, rounds: u64, seed: u64) -> Options {
+    Options { nodes, rounds, seed, founders: nodes, threads: 1, ..Options::default() }
+}
+
+fn run(options: &Options) -> Report {
+    let report = simulate(options).unwrap();
+    assert_eq!(report.diverged, 0, "{options:?}");
+    report
+}
+
+/// All that happens to a network at once.
+fn stormy(seed: u64) -> Options {
+    Options {
+        loss: 0.2,
+        crash: 0.1,
+        churn: 0.05,
+        skew_s: 3.0,
+        partition: "2..3.5:0.5|0.5".parse().ok(),
+        liars: ["equivocate:0.1", "garbage:0.05", "half:0.1"].iter().filter_map(|lie| lie.parse().ok()).collect(),
+        ..world(24, 4, seed)
+    }
+}
+
+#[test]
+fn undisturbed_everybody_gets_everything() {
+    for options in [world(1, 3, 1), world(2, 3, 2), world(24, 3, 3), Options { genesis: true, ..world(6, 2, 4) }] {
+        let report = run(&options);
+        let all = options.nodes as u64 * options.nodes as u64 * options.rounds;
+        assert_eq!((report.rounds_done, report.accepted), (options.rounds, all), "{options:?}: {report:?}");
+        // What still comes of a genesis step that has closed is stale.
+        assert!(report.conflicts == 0 && (options.genesis || report.refused.is_empty()), "{options:?}: {report:?}");
+    }
+}
+
+#[test]
+fn a_seed_is_a_world_on_any_number_of_threads() {
+    let json = |seed: u64, threads: usize| {
+        let report = simulate(&Options { threads, ..stormy(seed) }).unwrap();
+        Report { wall_s: 0.0, ..report }.to_json()
+    };
+    let first = json(5, 1);
+    assert_eq!(json(5, 1), first);
+    for threads in [2, 3, SHARDS] {
+        assert_eq!(json(5, threads), first, "{threads} threads");
+    }
+    assert_ne!(json(6, 1), first);
+}
+
+/// A crash between any two outputs never makes a node say two different things.
+#[test]
+fn crashes_make_nobody_contradict_itself() {
+    for seed in 0..6 {
+        let options = Options { crash: 0.5, loss: 0.1, ..world(12, 4, seed) };
+        let report = run(&options);
+        assert_eq!(report.conflicts, 0, "{options:?}: {report:?}");
+        assert!(report.rounds_done >= 1, "{options:?}: {report:?}");
+    }
+}
+
+/// What gossip has lost, or brought while a node was away, comes by pulls or not at all.
+#[test]
+fn without_anti_entropy_who_was_away_stays_behind() {
+    let options = Options { churn: 0.2, loss: 0.1, ..world(12, 6, 1) };
+    let (with, without) = (run(&options), run(&Options { anti_entropy: false, ..options.clone() }));
+    assert_eq!(with.rounds_done, 6, "{with:?}");
+    assert!(without.rounds_done < 6, "{without:?}");
+}
+
+#[test]
+fn nothing_closes_in_half_a_network() {
+    let whole = world(12, 3, 1);
+    let torn = Options { partition: "0.05..13:0.5|0.5".parse().ok(), ..whole.clone() };
+    let later = Options { partition: "0.05..6:0.5|0.5".parse().ok(), ..whole };
+    assert_eq!(run(&torn).rounds_done, 0);
+    assert_eq!(run(&later).rounds_done, 3);
+}
+
+#[test]
+fn who_has_left_is_missed_and_comes_back() {
+    let (still, restless) = (run(&world(12, 6, 1)), run(&Options { churn: 0.2, ..world(12, 6, 1) }));
+    assert!(restless.accepted < still.accepted, "{restless:?}");
+    assert!(restless.rounds_done >= 4, "{restless:?}");
+}
+
+/// Each lie has the effect that it is named for, and rounds go on.
+#[test]
+fn liars_lie() {
+    let told = |lie: &str| {
+        let options = Options { liars: vec![lie.parse().unwrap()], ..world(16, 4, 3) };
+        let report = run(&options);
+        assert!(report.rounds_done >= 3, "{lie}: {report:?}");
+        report
+    };
+    let honest = run(&world(16, 4, 3));
+    let refused = |report: &Report, reason: &str| report.refused.get(reason).copied().unwrap_or(0);
+    assert!(told("equivocate:0.13").conflicts > 0);
+    assert!(refused(&told("garbage:0.13"), "forged") > 100);
+    assert!(refused(&told("replay:0.13"), "forged") > 10);
+    assert!(told("silent:0.13").accepted < honest.accepted);
+    for lie in ["sign-flip:0.13", "scale:0.13", "noise:0.13", "tiny:0.13", "copy:0.13", "withhold:0.13"] {
+        let report = told(lie);
+        assert_eq!((report.accepted, report.conflicts), (honest.accepted, 0), "{lie}: {report:?}");
+    }
+    for lie in ["dribble:0.13", "half:0.13", "flip-heads:0.13"] {
+        assert_eq!(told(lie).conflicts, 0, "{lie}");
+    }
+    assert_eq!(KINDS.len(), 13);
+}
+
+#[test]
+fn a_seed_draws_as_many_liars_as_were_asked_for_and_few_sealers() {
+    for seed in 0..20 {
+        let options = Options { liars: vec!["silent:0.5".parse().unwrap()], ..world(20, 1, seed) };
+        let identities = options.identities();
+        let charter = options.charter(&identities).unwrap();
+        let liars = draw_liars(&options, &Arc::new(Context::new(charter).unwrap()), &identities);
+        let lies = |at: &usize| liars[*at].is_some();
+        assert_eq!((0..20).filter(lies).count(), 10, "seed {seed}");
+        assert!((0..7).filter(lies).count() <= 2, "seed {seed}");
+    }
+}
