@@ -136,7 +136,8 @@ impl Scenario {
     /// A file that can't be read, or the first mistake in it.
     pub fn from_file(path: &Path) -> Result<Self, RunError> {
         let source = fs::read_to_string(path).map_err(|source| RunError::Read { path: path.into(), source })?;
-        let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        // A file in the current folder has an empty one above it.
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_path_buf();
         Self::from_text(path, source, Some(folder))
     }
 
@@ -172,7 +173,8 @@ impl Scenario {
         charter.adapter.seed = seed;
         // Liars are not waited for beyond their deadline; all others always are.
         charter.rounds.quorum = u16::try_from(self.honest()).unwrap_or(u16::MAX);
-        if let Some(liars) = self.liars.as_ref().filter(|_| self.honest() < self.nodes.len()) {
+        let refused = self.nodes.iter().any(|node| node.lie.is_some_and(Lie::is_refused));
+        if let Some(liars) = self.liars.as_ref().filter(|_| refused) {
             charter.rounds.deadline_ms = liars.deadline_ms;
         }
         charter.check()?;

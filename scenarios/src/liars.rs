@@ -60,6 +60,11 @@ impl Lie {
             Self::CapturedReference => "captured-reference",
         }
     }
+
+    /// Whether nobody takes the liar's updates: rounds then wait for it in vain.
+    pub(crate) fn is_refused(self) -> bool {
+        self == Self::OutOfRange
+    }
 }
 
 impl fmt::Display for Lie {
@@ -85,7 +90,7 @@ pub struct Liars {
     pub nodes: Vec<String>,
     /// What they say, one lie a run.
     pub lies: Vec<Lie>,
-    /// How long a round among them waits for updates that may never count, in ms.
+    /// How long a round waits for everybody where their updates are refused, in ms.
     pub deadline_ms: u64,
 }
 

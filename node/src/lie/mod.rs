@@ -208,3 +208,6 @@ fn noise(values: &[f32], factor: f32, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let norm = |values: &[f32]| values.iter().map(|value| value * value).sum::<f32>().sqrt();
     scaled(&noise, factor * norm(values) / norm(&noise).max(f32::MIN_POSITIVE))
 }
+
+#[cfg(test)]
+mod tests;

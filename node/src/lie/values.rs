@@ -10,11 +10,12 @@ use heterotune_protocol::{
 /// Class statistics as plain numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Values {
-    counts: Vec<u32>,
+    /// Samples per class, `[C]`.
+    pub(super) counts: Vec<u32>,
     /// `[C, r_h]`.
-    sums: Vec<f64>,
+    pub(super) sums: Vec<f64>,
     /// `[r_h, r_h]`.
-    gram: Vec<f64>,
+    pub(super) gram: Vec<f64>,
 }
 
 impl Values {
