@@ -41,7 +41,7 @@ pub struct LeftOut {
     pub genesis: Vec<String>,
     /// By the screen of updates, in so many rounds.
     pub rounds: BTreeMap<String, u64>,
-    /// Whose messages were refused, and the first reason.
+    /// Whose updates never came because they were refused, and the first reason.
     pub refused: BTreeMap<String, String>,
 }
 
@@ -62,7 +62,9 @@ impl LieSummary {
                 *left_out.rounds.entry(name(id)).or_default() += 1;
             }
         }
-        for (id, reason) in honest.iter().flat_map(|node| &node.refused) {
+        // One may also be refused what came twice, or late; that keeps nobody waiting.
+        let refused = honest.iter().flat_map(|node| node.refused.iter().filter(|(id, _)| node.missed.contains(id)));
+        for (id, reason) in refused {
             left_out.refused.entry(name(id)).or_insert_with(|| reason.clone());
         }
         Self { lie, accuracy: History::mean_accuracy(honest), left_out }
@@ -132,6 +134,8 @@ mod tests {
         honest[0].left_out = vec![liar, liar];
         honest[0].rounds.values_mut().for_each(|closed| closed.left_out = vec![liar]);
         honest[5].refused.insert(charter.founders[6], "out of range".into());
+        honest[5].missed.insert(charter.founders[6]);
+        honest[4].refused.insert(charter.founders[0], "stale".into());
         let one = LieSummary::new(Lie::Noise, &scenario, &charter, &honest);
         assert_eq!(one.left_out.to_string(), "genesis: hedy; rounds: hedy x2; refused: grace");
         assert_eq!(LeftOut::default().to_string(), "nobody");

@@ -25,6 +25,8 @@ pub struct History {
     pub left_out: Vec<NodeId>,
     /// Whose messages it refused: who sent them, and the first reason.
     pub refused: BTreeMap<NodeId, String>,
+    /// Who was waited for in vain, in any round.
+    pub missed: BTreeSet<NodeId>,
     /// The loss of local training, by round.
     pub losses: BTreeMap<u64, f64>,
     /// The rounds it closed.
@@ -66,7 +68,10 @@ impl History {
             Event::RoundClosed(closed) => drop(self.rounds.insert(closed.round, closed)),
             Event::Evaluated { round, accuracy } => drop(self.accuracies.insert(round, accuracy)),
             Event::Finished(finished) => self.finished = Some(finished),
-            Event::DeadlineMissed { round, missing } => return Err(Trouble::DeadlineMissed { round, missing }),
+            Event::DeadlineMissed { round, missing } => {
+                self.missed.extend(missing.iter().filter(|_| round > 0));
+                return Err(Trouble::DeadlineMissed { round, missing });
+            }
             Event::Error { message } => return Err(Trouble::Error(message)),
         }
         Ok(())
