@@ -171,9 +171,10 @@ impl Scenario {
             .map_err(|(_, message)| RunError::Encode { what: "the charter", message })?;
         charter.nonce = seed;
         charter.adapter.seed = seed;
-        // Liars are not waited for beyond their deadline; all others always are.
-        charter.rounds.quorum = u16::try_from(self.honest()).unwrap_or(u16::MAX);
+        // Everybody is always waited for, but for liars whose updates nobody takes.
         let refused = self.nodes.iter().any(|node| node.lie.is_some_and(Lie::is_refused));
+        let awaited = if refused { self.honest() } else { self.nodes.len() };
+        charter.rounds.quorum = u16::try_from(awaited).unwrap_or(u16::MAX);
         if let Some(liars) = self.liars.as_ref().filter(|_| refused) {
             charter.rounds.deadline_ms = liars.deadline_ms;
         }

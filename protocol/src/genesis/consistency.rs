@@ -34,28 +34,42 @@ pub(super) fn inconsistent(charter: &Charter, statistics: &BTreeMap<NodeId, &Sta
     let agreements: Vec<Vec<Option<f64>>> =
         nodes.iter().map(|node| nodes.iter().map(|other| node.agreement(other)).collect()).collect();
     let mut outs: Vec<bool> = nodes.iter().map(|node| node.energy > energy_most).collect();
-    while let Some(worst) = most_contradicted(&agreements, &outs) {
-        outs[worst] = true;
+    let few = |out: usize| 2 * (nodes.len() - out) < nodes.len();
+    let mut doubted = doubted(&agreements, &outs);
+    if nodes.len() < SCREEN_FOUNDERS_MIN || few(outs.iter().filter(|out| **out).count() + doubted.len()) {
+        return vec![];
     }
-    let kept = outs.iter().filter(|out| !**out).count();
-    if nodes.len() < SCREEN_FOUNDERS_MIN || 2 * kept < nodes.len() {
+    // The lower score, then the higher key on ties.
+    let order = |a: &Doubted, b: &Doubted| a.against.cmp(&b.against).then(b.score.total_cmp(&a.score));
+    while let Some(worst) = doubted.into_iter().max_by(order) {
+        outs[worst.at] = true;
+        doubted = self::doubted(&agreements, &outs);
+    }
+    if few(outs.iter().filter(|out| **out).count()) {
         return vec![];
     }
     statistics.keys().zip(outs).filter(|(_, out)| *out).map(|(author, _)| *author).collect()
 }
 
-/// Of the nodes that are not out and whose score is too low, the one that most others contradict; the lower score, then
-/// the higher key on ties.
-fn most_contradicted(agreements: &[Vec<Option<f64>>], outs: &[bool]) -> Option<usize> {
-    let judged = |at: usize| {
+/// A node whose score is too low.
+struct Doubted {
+    /// Which.
+    at: usize,
+    /// How many others contradict it.
+    against: usize,
+    score: f64,
+}
+
+/// The nodes that are not out and whose score is too low, with those for witnesses that are not out.
+fn doubted(agreements: &[Vec<Option<f64>>], outs: &[bool]) -> Vec<Doubted> {
+    let doubted = |at: usize| {
         let others = agreements[at].iter().enumerate().filter(|(other, _)| *other != at && !outs[*other]);
         let agreements: Vec<f64> = others.filter_map(|(_, agreement)| *agreement).collect();
         let (witnesses, against) = (agreements.len(), agreements.iter().filter(|one| **one < SCORE_MIN).count());
         let score = lower_median(agreements).filter(|score| witnesses >= WITNESSES_MIN && *score < SCORE_MIN)?;
-        Some((at, against, score))
+        Some(Doubted { at, against, score })
     };
-    let low = (0..outs.len()).filter(|at| !outs[*at]).filter_map(judged);
-    low.max_by(|a, b| a.1.cmp(&b.1).then(b.2.total_cmp(&a.2))).map(|(at, _, _)| at)
+    (0..outs.len()).filter(|at| !outs[*at]).filter_map(doubted).collect()
 }
 
 /// What one node's statistics say of each class and of its codes.
