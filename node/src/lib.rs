@@ -5,7 +5,7 @@
 //! - [`net`]: the libp2p swarm; [`store`], [`disk`], [`events`]: the state folder; [`config`]: files people write
 //! - [`backbone`]: frozen pretrained models, a family a file; [`dema`]: adapters, projections, alignment;
 //!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
-//!   [`trainer`]: its thread
+//!   [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions
 //! - [`cli`]: the binary's verbs, one a file
 //!
 //! The two types to know are [`runtime::Options`] (what a node is) and [`train::Learner`] (what it learns with).
@@ -19,6 +19,7 @@ pub mod config;
 pub mod dema;
 pub mod disk;
 pub mod events;
+pub mod lie;
 pub mod net;
 pub mod ops;
 pub mod runtime;

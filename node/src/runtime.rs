@@ -5,6 +5,7 @@ use crate::{
     config::read_charter,
     disk::{Disk, Done},
     events::{EventLog, unix_ms},
+    lie::Liar,
     net::{NetEvent, Network, is_loopback},
     store::{Record, Store},
     train::{Learner, Settings},
@@ -17,8 +18,9 @@ use heterotune_protocol::{
     fuse,
     message::{Context, Kind},
     mixture::Layout,
-    round::{Event, Input, Job, Output, Product, State},
+    round::{Contribution, Event, Input, Job, Output, Product, State},
 };
+use heterotune_scenarios::Lie;
 use libp2p::Multiaddr;
 use serde_json::{Value, json};
 use std::{
@@ -69,6 +71,8 @@ pub struct Options {
     pub alone: bool,
     /// In a scenario: the seed and name that the identity derives from.
     pub scenario: Option<(u64, String)>,
+    /// In a scenario: what it tells the others in place of what is true. Without one it tells the truth.
+    pub lie: Option<Lie>,
 }
 
 /// Runs a node until its network's last round is closed and known to be, or it is told to stop.
@@ -107,10 +111,13 @@ pub async fn run(options: Options) -> Result<()> {
             Ok(Learner::load(&options.backbone, &options.data, &charter, options.training)?)
         })?
     };
+    let liar = options.scenario.as_ref().zip(options.lie);
+    let liar = liar.map(|((seed, _), lie)| Liar::new(lie, *seed, identity.id(), context.clone()));
     let node = Node {
         state: State::new(context, identity.clone(), saved),
         network,
         trainer,
+        liar,
         disk,
         charter,
         threads: options.threads,
@@ -144,6 +151,7 @@ struct Node {
     state: State,
     network: Network,
     trainer: Trainer,
+    liar: Option<Liar>,
     disk: Disk,
     charter: Charter,
     threads: usize,
@@ -190,6 +198,9 @@ impl Node {
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
         }))?;
+        if let Some(lie) = options.lie {
+            self.tell(json!({"event": "lying", "lie": lie}))?;
+        }
         self.handle(Input::Start)
     }
 
@@ -235,7 +246,26 @@ impl Node {
         // Runs on whatever happens to the system's clock, and starts above all earlier runs of this node.
         let now = self.started_ms + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
         let outputs = self.state.handle(input, now);
-        self.perform(outputs)
+        self.perform(outputs)?;
+        self.lie()
+    }
+
+    /// Hands over what the trainer has made for the network; a liar makes something else of it first.
+    fn contribute(&mut self, contribution: Contribution) -> Result<()> {
+        match &mut self.liar {
+            None => self.handle(Input::Contribution(contribution)),
+            Some(liar) => {
+                liar.hold(contribution);
+                self.lie()
+            }
+        }
+    }
+
+    /// Hands over what a liar has made of its contribution, once it has heard enough for that.
+    fn lie(&mut self) -> Result<()> {
+        let base = self.state.checkpoint().map(|checkpoint| &checkpoint.mixture);
+        let told = self.liar.as_mut().and_then(|liar| liar.tell(base));
+        told.map_or(Ok(()), |told| self.handle(Input::Contribution(told)))
     }
 
     /// Does what the state says, in order; what follows something to keep waits until that is on disk. While anything
@@ -245,7 +275,10 @@ impl Node {
         for output in outputs {
             let speaks = matches!(output, Output::Publish(_) | Output::Answer { .. });
             match output {
-                Output::Keep(message) => records.push(Record::Message(message)),
+                Output::Keep(message) => {
+                    self.liar.iter_mut().for_each(|liar| liar.hear(&message));
+                    records.push(Record::Message(message));
+                }
                 Output::Checkpoint(checkpoint) => records.push(Record::Checkpoint(checkpoint)),
                 Output::Seal { seal, forget_before } => records.push(Record::Seal(seal, forget_before)),
                 // The log may run ahead of the disk.
@@ -373,12 +406,10 @@ impl Node {
             })),
             Report::Aligned(fit) => self.tell(json!({"event": "aligned", "fit": fit})),
             Report::Contribution(contribution, loss) => {
-                if let (heterotune_protocol::round::Contribution::Update { round, .. }, Some(loss)) =
-                    (&contribution, loss)
-                {
+                if let (Contribution::Update { round, .. }, Some(loss)) = (&contribution, loss) {
                     self.tell(json!({"event": "trained", "round": round, "loss": loss}))?;
                 }
-                self.handle(Input::Contribution(contribution))
+                self.contribute(contribution)
             }
             Report::Evaluated(round, accuracy) => {
                 self.tell(json!({"event": "evaluated", "round": round, "global": accuracy.global, "own": accuracy.own}))

@@ -39,6 +39,9 @@ pub enum RunError {
     /// The wanted deal does not exist, or is too rare to be drawn.
     #[error("no deal found: {0}; mend [data] in the scenario")]
     Deal(String),
+    /// Lies are wanted of a scenario that names no liars.
+    #[error("scenario {0} names no liars: give it a table [liars] with nodes and lies, as scenarios/liars.toml has it")]
+    NoLiars(String),
     /// The scenario's settings make no charter.
     #[error(transparent)]
     Charter(#[from] CharterError),

@@ -39,7 +39,14 @@ pub(crate) enum Event {
     /// Its projections are made; how well each space fits the reference.
     Aligned { fit: Vec<f64> },
     /// Round 1 can begin.
-    Genesis { genesis_id: Digest },
+    Genesis {
+        genesis_id: Digest,
+        /// Whose kernels or statistics were left out.
+        #[serde(default)]
+        left_out: Vec<NodeId>,
+    },
+    /// A message that it did not take.
+    Refused { from: NodeId, reason: String },
     /// Its local steps of a round are done.
     Trained { round: u64, loss: Option<f64> },
     /// A round is fused.

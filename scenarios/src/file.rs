@@ -1,6 +1,6 @@
 //! The scenario file: what to run, as strict TOML in which every mistake has a line and a column.
 
-use crate::{RunError, embedded, settings};
+use crate::{Liars, Lie, RunError, embedded, settings};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
     charter::{Anchors, Charter},
@@ -34,6 +34,8 @@ pub struct Scenario {
     /// Variants to compare with.
     #[serde(default, rename = "ablation")]
     pub ablations: Vec<Variant>,
+    /// Who lies when that is asked for.
+    pub liars: Option<Liars>,
     /// The text it was read from.
     #[serde(skip)]
     pub(crate) source: String,
@@ -72,6 +74,9 @@ pub struct NodePlan {
     pub name: String,
     /// The folder of its backbone.
     pub backbone: PathBuf,
+    /// What it tells in place of what is true. No file says so: [`Liars`] are made for comparison only.
+    #[serde(skip)]
+    pub(crate) lie: Option<Lie>,
 }
 
 /// Local training.
@@ -131,7 +136,8 @@ impl Scenario {
     /// A file that can't be read, or the first mistake in it.
     pub fn from_file(path: &Path) -> Result<Self, RunError> {
         let source = fs::read_to_string(path).map_err(|source| RunError::Read { path: path.into(), source })?;
-        let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        // A file in the current folder has an empty one above it.
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_path_buf();
         Self::from_text(path, source, Some(folder))
     }
 
@@ -165,7 +171,13 @@ impl Scenario {
             .map_err(|(_, message)| RunError::Encode { what: "the charter", message })?;
         charter.nonce = seed;
         charter.adapter.seed = seed;
-        charter.rounds.quorum = u16::try_from(self.nodes.len()).unwrap_or(u16::MAX);
+        // Everybody is always waited for, but for liars whose updates nobody takes.
+        let refused = self.nodes.iter().any(|node| node.lie.is_some_and(Lie::is_refused));
+        let awaited = if refused { self.honest() } else { self.nodes.len() };
+        charter.rounds.quorum = u16::try_from(awaited).unwrap_or(u16::MAX);
+        if let Some(liars) = self.liars.as_ref().filter(|_| refused) {
+            charter.rounds.deadline_ms = liars.deadline_ms;
+        }
         charter.check()?;
         Ok(charter)
     }
@@ -206,6 +218,10 @@ impl Scenario {
         };
         names("node", self.nodes.iter().map(|node| node.name.as_str()).collect())?;
         names("ablation", self.ablations.iter().map(|variant| variant.name.as_str()).collect())?;
+
+        if let Some(liars) = &self.liars {
+            liars.check(&self.nodes).map_err(|(key, message)| (at(&format!("liars.{key}")), message))?;
+        }
 
         // The data file's labels are not known yet; two stand for them.
         let anchors = Anchors { digest: Digest::ZERO, count: data.anchors };
@@ -266,6 +282,13 @@ mod tests {
             ("slots = 1", "slits = 1", "slits", "unknown field `slits`"),
             ("slots = 1", "slots = \"one\"", "slots = \"one\"", "invalid type"),
             ("slots = 1", "slots = 9", "slots = 9", "from 1 to 8"),
+            (
+                "[train]",
+                "[liars]\nnodes = [\"eve\"]\nlies = [\"copy\"]\ndeadline_ms = 5000\n[train]",
+                "nodes = [\"eve",
+                "liars.nodes: there is no node eve",
+            ),
+            ("[train]", "[liars]\nnodes = []\nlies = [\"white\"]\n[train]", "\"white", "unknown variant `white`"),
             ("rule = \"mean\"", "rule = \"mode\"", "rule = \"mode\"", "unknown variant `mode`"),
         ] {
             let message = mistake(from, to);

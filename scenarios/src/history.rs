@@ -21,6 +21,12 @@ pub struct History {
     pub fit: Option<Vec<f64>>,
     /// The genesis it agreed to.
     pub genesis: Option<Digest>,
+    /// Whose kernels or statistics it left out.
+    pub left_out: Vec<NodeId>,
+    /// Whose messages it refused: who sent them, and the first reason.
+    pub refused: BTreeMap<NodeId, String>,
+    /// Who was waited for in vain, in any round.
+    pub missed: BTreeSet<NodeId>,
     /// The loss of local training, by round.
     pub losses: BTreeMap<u64, f64>,
     /// The rounds it closed.
@@ -56,12 +62,16 @@ impl History {
             Event::Disconnected { peer } => drop(self.peers.remove(&peer)),
             Event::Alone(alone) => self.alone = Some(alone),
             Event::Aligned { fit } => self.fit = Some(fit),
-            Event::Genesis { genesis_id } => self.genesis = Some(genesis_id),
+            Event::Genesis { genesis_id, left_out } => (self.genesis, self.left_out) = (Some(genesis_id), left_out),
+            Event::Refused { from, reason } => drop(self.refused.entry(from).or_insert(reason)),
             Event::Trained { round, loss } => self.losses.extend(loss.map(|loss| (round, loss))),
             Event::RoundClosed(closed) => drop(self.rounds.insert(closed.round, closed)),
             Event::Evaluated { round, accuracy } => drop(self.accuracies.insert(round, accuracy)),
             Event::Finished(finished) => self.finished = Some(finished),
-            Event::DeadlineMissed { round, missing } => return Err(Trouble::DeadlineMissed { round, missing }),
+            Event::DeadlineMissed { round, missing } => {
+                self.missed.extend(missing.iter().filter(|_| round > 0));
+                return Err(Trouble::DeadlineMissed { round, missing });
+            }
             Event::Error { message } => return Err(Trouble::Error(message)),
         }
         Ok(())
@@ -71,6 +81,13 @@ impl History {
     pub fn bytes_sent_in(&self, round: u64) -> u64 {
         let sent_by = |round| self.rounds.get(&round).map_or(0, |closed| closed.bytes_out);
         sent_by(round).saturating_sub(round.checked_sub(1).map_or(0, sent_by))
+    }
+
+    /// The mean of some nodes' last evaluations.
+    pub(crate) fn mean_accuracy(nodes: &[Self]) -> Accuracy {
+        let of = |value: fn(Accuracy) -> f64| mean(nodes.iter().filter_map(Self::last_accuracy).map(value));
+        let (global, own) = (of(|last| last.global), of(|last| last.own));
+        Accuracy { global: global.unwrap_or_default(), own: own.unwrap_or_default() }
     }
 
     /// The last evaluation of the shared mixture.

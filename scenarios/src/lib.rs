@@ -5,10 +5,11 @@
 //!
 //! # Layout
 //! - what to run: [`file`](Scenario) and its charter `settings`, `embedded` (the quickstart, built in)
+//! - who lies when that is asked for: [`Liars`]
 //! - who learns what: [`split()`] parts training from test rows, [`Data`] holds them, a [`Deal`] deals them out
 //! - running: `folder` (the output), `process` (one node), `network` (all of them, phase by phase), [`Runner`]
 //! - what nodes report: `events` (the lines of their logs), [`history`] (a node's lines put together)
-//! - what comes of it: [`check`] (what must hold in every run), [`summary`], `progress` and `table` (text),
+//! - what comes of it: [`check`] (what must hold in every run), [`summary`], [`damage`] (what lies did), `progress` and `table` (text),
 //!   `report` and `plot` (HTML)
 //! - [`world`]: thousands of round machines in virtual time, instead of processes
 //!
@@ -17,6 +18,7 @@
 //! links the node, so it sees no more than any operator would. Worlds need the protocol alone.
 
 pub mod check;
+pub mod damage;
 mod data;
 mod deal;
 mod embedded;
@@ -25,6 +27,7 @@ mod events;
 mod file;
 mod folder;
 pub mod history;
+mod liars;
 mod network;
 mod plot;
 mod process;
@@ -44,6 +47,7 @@ pub use deal::{Deal, Share};
 pub use error::RunError;
 pub use events::{Accuracy, Alone, Backbone, Closed, Finished};
 pub use file::{DataPlan, NodePlan, Scenario, TrainPlan, Variant};
+pub use liars::{Liars, Lie};
 pub use report::Report;
 pub use runner::Runner;
 pub use split::split;

@@ -77,7 +77,7 @@ impl<'a> Progress<'a> {
         let (global, own) = accuracy(nodes, round);
         let mut line = format!(
             " {round:>5}  {:>5}  {:>6}  {global:>6}  {own:>6}  {:>9}  {:>11}",
-            format!("{}/{}", closed.updates, nodes.len()),
+            format!("{}/{}", closed.updates, scenario.nodes.len()),
             or_dash(loss),
             or_dash(closed.agreement),
             table::bytes(sent)

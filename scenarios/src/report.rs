@@ -2,6 +2,7 @@
 
 use crate::{
     Deal, Summary,
+    damage::Damage,
     history::{History, mean},
     plot::{Line, Plot, Scale, escape},
     summary::AblationSummary,
@@ -63,6 +64,7 @@ impl Report<'_> {
             if summary.ablation.is_empty() { String::new() } else {
                 section("What each part is worth", "The same nodes and data, with other settings; means over the nodes.", &self.ablation_table())
             },
+            summary.lies.as_ref().map(lies).unwrap_or_default(),
         ]
         .concat();
         format!(
@@ -207,6 +209,17 @@ impl Report<'_> {
         let head = row("th", &["variant", "network global", "own"].map(String::from), 1);
         format!("<table><thead>{head}</thead><tbody>{body}</tbody></table>")
     }
+}
+
+/// What liars did.
+fn lies(damage: &Damage) -> String {
+    let about = format!(
+        "{} lie, one lie a run, and the others learn with them; means over the others, with the same data.",
+        damage.liars.join(", ")
+    );
+    let head = row("th", &Damage::COLUMNS.map(String::from), Damage::TEXT_COLUMNS);
+    let body: String = damage.rows().iter().map(|cells| row("td", cells, Damage::TEXT_COLUMNS)).collect();
+    section("What lies do", &about, &format!("<table><thead>{head}</thead><tbody>{body}</tbody></table>"))
 }
 
 fn section(title: &str, about: &str, content: &str) -> String {

@@ -1,8 +1,11 @@
 //! Runs a scenario: deals the data, writes the charter, runs the network and its variants, writes what came of it.
 
 use crate::{
-    Data, Deal, RunError, Scenario, embedded,
+    Data, Deal, Liars, RunError, Scenario, TrainPlan,
+    damage::{Damage, LieSummary},
+    embedded,
     folder::{self, Folder},
+    history::History,
     network::{self, Plan},
     progress::Progress,
     report::Report,
@@ -24,6 +27,8 @@ pub struct Runner<'a> {
     pub seed: u64,
     /// Whether the scenario's variants are run, too.
     pub ablation: bool,
+    /// Whether the scenario's liars are run, too.
+    pub lies: bool,
     /// Where progress is printed, usually stderr.
     pub progress: &'a mut dyn Write,
 }
@@ -35,10 +40,12 @@ impl Runner<'_> {
     /// # Errors
     /// The first thing that keeps the scenario from running as it should.
     pub fn run(self, scenario: &Scenario) -> Result<Summary, RunError> {
-        let Self { binary, out, seed, ablation, progress } = self;
+        let Self { binary, out, seed, ablation, lies, progress } = self;
         if i64::try_from(seed).is_err() {
             return Err(RunError::Encode { what: "the seed", message: "it must be below 2^63".into() });
         }
+        let liars = lies.then(|| scenario.liars.as_ref().ok_or_else(|| RunError::NoLiars(scenario.name.clone())));
+        let liars = liars.transpose()?;
         let mut progress = Progress::new(progress);
         let mut taken = Folder::take(&out)?;
         let inputs = inputs(scenario, taken.path())?;
@@ -49,9 +56,10 @@ impl Runner<'_> {
         let out = taken.path();
         let dealt = out.join("data");
         let anchors = deal.write(&data, &dealt)?;
-        let charter = |variant| scenario.charter(seed, deal.labels.clone(), anchors.clone(), variant);
+        let charter =
+            |scenario: &Scenario, variant| scenario.charter(seed, deal.labels.clone(), anchors.clone(), variant);
 
-        let main = charter(None)?;
+        let main = charter(scenario, None)?;
         let id = main.id()?;
         progress.line(&format!(
             "{}: {} nodes, seed {seed}, network {}\n",
@@ -60,7 +68,12 @@ impl Runner<'_> {
             id.0.short()
         ));
         progress.deal(scenario, &deal);
-        let network = |charter: &Charter, train, folder: &Path, alone, progress: &mut Progress<'_>| {
+        let network = |scenario: &Scenario,
+                       charter: &Charter,
+                       train: &TrainPlan,
+                       folder: &Path,
+                       alone,
+                       progress: &mut Progress<'_>| {
             let text = toml::to_string(charter)
                 .map_err(|error| RunError::Encode { what: "the charter", message: error.to_string() })?;
             folder::write(&folder.join("charter.toml"), text.as_bytes())?;
@@ -69,7 +82,7 @@ impl Runner<'_> {
             network::run(&plan, progress)
         };
         let started = progress.seconds();
-        let histories = network(&main, &scenario.train, out, true, &mut progress)?;
+        let histories = network(scenario, &main, &scenario.train, out, true, &mut progress)?;
         let wall_s = progress.seconds() - started;
         let mut summary = Summary::new(scenario, id, wall_s, &histories, &out.join("nodes"))?;
 
@@ -80,10 +93,22 @@ impl Runner<'_> {
                 progress.line(&format!("\nablation {}", variant.name));
                 let folder = out.join("ablation").join(&variant.name);
                 let train = variant.train.as_ref().unwrap_or(&scenario.train);
-                let histories = network(&charter(Some(variant))?, train, &folder, false, &mut progress)?;
+                let charter = charter(scenario, Some(variant))?;
+                let histories = network(scenario, &charter, train, &folder, false, &mut progress)?;
                 AblationSummary::new(&variant.name, &histories)
             };
             summary.ablation.push(of);
+        }
+
+        if let Some(liars) = liars {
+            let mut run = |name: &str, scenario: &Scenario| {
+                progress.line(&format!("\nlies: {name}"));
+                let charter = charter(scenario, None)?;
+                let folder = out.join("lies").join(name);
+                let honest = network(scenario, &charter, &scenario.train, &folder, false, &mut progress)?;
+                Ok((charter, honest))
+            };
+            summary.lies = Some(damage(scenario, liars, &histories, &mut run)?);
         }
 
         folder::write(&out.join("summary.json"), (summary.to_json()? + "\n").as_bytes())?;
@@ -92,6 +117,29 @@ impl Runner<'_> {
         progress.line(&format!("\nreport: {}\n", out.join("report.html").display()));
         Ok(summary)
     }
+}
+
+/// Runs the honest nodes by themselves, then among `liars`, one lie a run; `all` are the histories of all nodes, honest.
+fn damage(
+    scenario: &Scenario,
+    liars: &Liars,
+    all: &[History],
+    run: &mut dyn FnMut(&str, &Scenario) -> Result<(Charter, Vec<History>), RunError>,
+) -> Result<Damage, RunError> {
+    let (_, alone) = run("honest-alone", &scenario.without(liars))?;
+    let honest: Vec<History> = all.iter().filter(|node| !liars.nodes.contains(&node.name)).cloned().collect();
+    let mut damage = Damage {
+        liars: liars.nodes.clone(),
+        honest_alone: History::mean_accuracy(&alone),
+        all_honest: History::mean_accuracy(&honest),
+        lies: Vec::new(),
+    };
+    for lie in &liars.lies {
+        let scenario = scenario.with(liars, *lie);
+        let (charter, honest) = run(lie.name(), &scenario)?;
+        damage.lies.push(LieSummary::new(*lie, &scenario, &charter, &honest));
+    }
+    Ok(damage)
 }
 
 /// Where the scenario's relative paths start, once all that it names is there.

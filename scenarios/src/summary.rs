@@ -2,6 +2,7 @@
 
 use crate::{
     RunError, Scenario,
+    damage::Damage,
     events::{Accuracy, Alone},
     history::{History, mean},
 };
@@ -35,6 +36,9 @@ pub struct Summary {
     /// The variants, if they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ablation: Vec<AblationSummary>,
+    /// What liars did, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lies: Option<Damage>,
 }
 
 /// One node.
@@ -165,6 +169,7 @@ impl Summary {
             nodes,
             round_log,
             ablation: Vec::new(),
+            lies: None,
         })
     }
 
@@ -181,10 +186,8 @@ impl Summary {
 impl AblationSummary {
     /// Sums up a variant.
     pub(crate) fn new(name: &str, histories: &[History]) -> Self {
-        let of = |value: fn(Accuracy) -> f64| {
-            mean(histories.iter().filter_map(|node| node.last_accuracy()).map(value)).unwrap_or_default()
-        };
-        Self { name: name.into(), network_global: of(|last| last.global), network_own: of(|last| last.own) }
+        let Accuracy { global, own } = History::mean_accuracy(histories);
+        Self { name: name.into(), network_global: global, network_own: own }
     }
 }
 
@@ -291,7 +294,7 @@ mod tests {
             let at = rest.find(&key).unwrap_or_else(|| panic!("{key} is missing or out of place"));
             rest = &rest[at + key.len()..];
         }
-        assert!(!json.contains("ablation"));
+        assert!(!json.contains("ablation") && !json.contains("lies"));
         assert_eq!(summary.bytes.full_model_per_node_per_round, 450_000.0 * 4.0 * 7.0);
         assert_eq!(summary.bytes.sent_per_node_per_round, 100_000.0);
         assert_eq!(summary.bytes.reduction, 126.0);

@@ -128,6 +128,9 @@ impl fmt::Display for Summary {
             let rows: Vec<_> = [header].into_iter().chain(self.ablation.iter().map(row)).collect();
             write!(f, "\n{}", align(&rows, 1))?;
         }
+        if let Some(damage) = &self.lies {
+            write!(f, "\n{damage}")?;
+        }
         Ok(())
     }
 }

@@ -71,7 +71,8 @@ fn run(home: &Path, ablation: bool) -> (Result<Summary, RunError>, String) {
     let scenario = Scenario::from_file(&home.join("small.toml")).unwrap();
     let (binary, out) = (FAKE_NODE.1.clone(), home.join("out"));
     let mut progress = Vec::new();
-    let result = Runner { binary, out, seed: scenario.seed, ablation, progress: &mut progress }.run(&scenario);
+    let result =
+        Runner { binary, out, seed: scenario.seed, ablation, lies: false, progress: &mut progress }.run(&scenario);
     (result, String::from_utf8(progress).unwrap())
 }
 

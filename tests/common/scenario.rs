@@ -49,15 +49,24 @@ impl Scenario {
 
     /// Starts the runner.
     pub(crate) fn start(&self, seed: u64, out: &Path) -> Process {
+        self.start_with(&[], seed, out)
+    }
+
+    fn start_with(&self, flags: &[&str], seed: u64, out: &Path) -> Process {
         let mut command = heterotune();
-        command.args(["scenario", "run"]).arg(&self.file);
+        command.args(["scenario", "run"]).arg(&self.file).args(flags);
         command.args(["--json", "--seed", &seed.to_string(), "--out"]).arg(out);
         Process::start(command, &out.with_extension("runner"))
     }
 
     /// Runs it to its end.
     pub(crate) fn run(&self, seed: u64, out: &Path) -> Ended {
-        let ended = self.start(seed, out).wait();
+        self.run_with(&[], seed, out)
+    }
+
+    /// Runs it to its end, with more flags.
+    pub(crate) fn run_with(&self, flags: &[&str], seed: u64, out: &Path) -> Ended {
+        let ended = self.start_with(flags, seed, out).wait();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         ended
     }

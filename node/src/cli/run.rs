@@ -6,6 +6,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
+use heterotune_scenarios::Lie;
 use libp2p::Multiaddr;
 use std::path::PathBuf;
 
@@ -51,6 +52,9 @@ pub(super) struct Flags {
     /// Derive the key from a seed, for a local scenario; stop when standard input ends.
     #[arg(long, value_name = "SEED/NAME", hide = true)]
     scenario: Option<String>,
+    /// Tell the others this instead of the truth.
+    #[arg(long, value_name = "LIE", hide = true, requires = "scenario")]
+    lie: Option<Lie>,
 }
 
 fn default_listen() -> Vec<Multiaddr> {
@@ -80,6 +84,7 @@ pub(super) fn run(flags: Flags) -> Result<()> {
         threads,
         alone: flags.alone,
         scenario,
+        lie: flags.lie,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(runtime::run(options));

@@ -30,6 +30,9 @@ pub(super) struct Flags {
     /// Also run the variants that show what each part is worth. Takes some times longer.
     #[arg(long)]
     ablation: bool,
+    /// Also run the network with the scenario's liars, one lie a run. Takes many times longer.
+    #[arg(long)]
+    lies: bool,
 }
 
 pub(super) fn quickstart(flags: &Flags) -> Result<()> {
@@ -48,6 +51,7 @@ fn start(scenario: &Scenario, flags: &Flags) -> Result<()> {
         out: out.clone(),
         seed: flags.seed.unwrap_or(scenario.seed),
         ablation: flags.ablation,
+        lies: flags.lies,
         progress: &mut std::io::stderr(),
     };
     let summary = runner.run(scenario)?;

@@ -148,6 +148,26 @@ fn liars_are_left_out() {
 }
 
 #[test]
+fn liars_do_not_take_out_who_shares_its_classes_with_few_others() {
+    let charter = charter(8);
+    let of = |classes: &[usize], seed: u64, sign: f64| {
+        let mut codes = samples::codes(&charter, 60, seed);
+        codes.retain(|(class, _)| classes.contains(class));
+        codes.iter_mut().flat_map(|(_, code)| code).for_each(|q| *q *= sign);
+        let (counts, sums, gram) = samples::sums(&charter, &codes);
+        Statistics::from_values(&charter, &counts, &sums, &gram).unwrap()
+    };
+    // Five know classes 0 and 1, one knows 2, which it shares with one of them and with both liars.
+    let mut statistics: BTreeMap<_, _> = (0..4).map(|k| (identity(k).id(), of(&[0, 1], k as u64, 1.0))).collect();
+    statistics.insert(identity(4).id(), of(&[0, 1, 2], 4, 1.0));
+    statistics.insert(identity(5).id(), of(&[2], 5, 1.0));
+    for liar in 6..8 {
+        statistics.insert(identity(liar).id(), of(&[0, 1, 2], liar as u64, -1.0));
+    }
+    assert_eq!(start(&charter, &statistics).left_out, liars());
+}
+
+#[test]
 fn who_shares_no_class_is_kept_and_a_minority_leaves_nobody_out() {
     let charter = charter(8);
     let of_class = |class: usize, seed: u64, sign: f64| {
