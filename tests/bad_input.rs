@@ -136,7 +136,7 @@ fn a_key_that_is_not_among_the_founders() {
     let key = heterotune().arg("init").arg("--state").arg(&state).output().unwrap();
     let key = String::from_utf8(key.stdout).unwrap();
     let ended = Node::start(&state, |command| desk.arguments(command)).process.wait();
-    refuses(ended, &[key.trim(), "is not among the founders", "charter.toml"]);
+    refuses(ended, &[key.trim(), "is neither among the founders nor among the members", "charter.toml"]);
 }
 
 #[test]

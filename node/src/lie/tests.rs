@@ -45,7 +45,7 @@ fn told(lie: Lie, node: usize) -> Vec<Group> {
 }
 
 fn hear(liar: &mut Liar, other: usize) {
-    let said = context().say(&identity(other), Digest::ZERO, 1, 1, Content::Update(honest(other)));
+    let said = context().say(&identity(other), Digest::ZERO, Step::Round(1), 1, Content::Update(honest(other)));
     liar.hear(&said.unwrap());
 }
 
@@ -144,7 +144,7 @@ fn false_statistics_pass_every_check_and_the_screen_leaves_them_out() {
         liar.hold(Contribution::Statistics(statistics(0)));
         for other in 1..6 {
             let content = Content::Statistics(statistics(other));
-            liar.hear(&context.say(&identity(other), Digest::ZERO, 0, 1, content).unwrap());
+            liar.hear(&context.say(&identity(other), Digest::ZERO, Step::Statistics, 1, content).unwrap());
         }
         let Some(Contribution::Statistics(said)) = liar.tell(None) else { panic!("{lie}") };
         assert_eq!(said.check(&context.charter), Ok(()), "{lie}");

@@ -28,7 +28,7 @@ fn the_bytes_on_the_wire_are_fixed() {
     let context = context();
     let message = update(&context, 5);
     let digest = |bytes: &[u8]| Digest::of("test", &[bytes]).to_string();
-    assert_eq!(context.network.to_string(), "35cd76afd981ffa50831eebd6811caf5fdc3f915eddd35f3522fbb5d2039ba9c");
+    assert_eq!(context.network.to_string(), "e44a2afc7d0fe0d2abea257167d3bc07a06d41159b59e8ef778e6dd02aff2c98");
     assert_eq!(digest(&message.bytes), "81e0c896da7afc1a7ef9abedad4ad8495b19f8e8071b17892a192ff78052fcaa");
     let head = Head { unsealed: Step::Round(3), sets: Digest::ZERO, state: Digest::ZERO };
     let head = context.say(&identity(1), Digest::ZERO, Step::Round(3), 8, Content::Head(head)).unwrap();

@@ -77,6 +77,9 @@ impl State {
         self.states.insert(1, Known { digest: first.digest(), state: Arc::new(first) });
         let open = self.resume();
         self.enter(Step::Round(open), now, out);
+        if self.is_finished() {
+            self.finish(now, out);
+        }
         self.decide_by_saved();
     }
 

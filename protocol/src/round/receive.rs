@@ -56,6 +56,13 @@ impl State {
             let message = self.context.verify_opened(opened, bytes)?;
             return self.receive_head(&message, now, out).map(|()| Verdict::Heard);
         }
+        if step < self.unsealed {
+            // What is sealed is settled: votes that come after it, and messages that it names, tell nothing new.
+            let named = self.ledger.get(step).is_some_and(|set| set.find(&id).is_some());
+            if !kind.is_entry() || named {
+                return Err(Reason::Duplicate);
+            }
+        }
         self.check_window(step)?;
         let wanted = self.sealing.wants(&id);
         match self.ledger.get(step).and_then(|set| set.get(&author)) {

@@ -143,10 +143,13 @@ impl State {
         while !self.is_finished() {
             let unsealed = self.unsealed;
             self.sealing.wanted.clear();
-            self.list(now, out);
-            self.start_engine(now, out);
-            self.find(now, out);
-            self.weigh(now, out);
+            // Of what is decided nothing more is said; after a restart that could contradict what was said before.
+            if self.sealing.decided.is_none() {
+                self.list(now, out);
+                self.start_engine(now, out);
+                self.find(now, out);
+                self.weigh(now, out);
+            }
             self.decide(now, out);
             if self.unsealed == unsealed {
                 break;
@@ -203,7 +206,9 @@ impl State {
     }
 
     pub(super) fn tick_engine(&mut self, now: Now, out: &mut Vec<Output>) {
-        if let Some(engine) = &mut self.sealing.engine {
+        if self.sealing.decided.is_none()
+            && let Some(engine) = &mut self.sealing.engine
+        {
             let acts = engine.tick(now);
             self.act(acts, now, out);
         }

@@ -4,12 +4,14 @@ use super::*;
 use crate::{
     charter::Charter,
     codec::quantise,
-    message::{Content, Context, Head, Step},
+    message::{Content, Context, Head, Message, Step},
     testing::{charter, identity},
     verdict::{Reason, Verdict},
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::{BTreeMap, VecDeque};
+
+mod explore;
 
 /// A small generator of repeatable numbers (Steele, Lea and Flood 2014: SplitMix64).
 struct Draws(u64);
@@ -101,7 +103,15 @@ struct World {
     cut: Option<usize>,
     /// Nodes that are switched off.
     off: Vec<bool>,
+    context: Arc<Context>,
+    /// What node [`LIAR`] says instead of a message, to another node. Asked, it says nothing.
+    bend: Option<Bend>,
 }
+
+type Bend = fn(&Context, &Message, usize) -> Vec<Vec<u8>>;
+
+/// The node that lies, where one does.
+const LIAR: usize = 3;
 
 impl World {
     fn new(charter: Charter, seed: u64, loss: usize) -> Self {
@@ -116,11 +126,12 @@ impl World {
             loss,
             cut: None,
             off: vec![false; count],
+            context: Arc::new(Context::new(charter.clone()).unwrap()),
+            bend: None,
             charter,
         };
         for node in 0..count {
-            let context = Arc::new(Context::new(world.charter.clone()).unwrap());
-            world.states.push(State::new(context, identity(node), Saved::default()));
+            world.states.push(State::new(world.context.clone(), identity(node), Saved::default()));
         }
         (0..count).for_each(|node| world.switch_on(node));
         world
@@ -142,7 +153,7 @@ impl World {
         let saved = self.disks[node].clone();
         self.under_way.retain(|(to, _)| *to != node);
         (0..self.states.len()).for_each(|other| self.tell(other, Input::Disconnected(identity(node).id())));
-        self.states[node] = State::new(Arc::new(Context::new(self.charter.clone()).unwrap()), identity(node), saved);
+        self.states[node] = State::new(self.context.clone(), identity(node), saved);
         self.switch_on(node);
     }
 
@@ -157,9 +168,14 @@ impl World {
             match output {
                 Output::Publish(message) => {
                     for other in 0..self.states.len() {
-                        if other != node && self.draws.below(100) >= self.loss {
-                            self.under_way.push_back((other, Parcel::Gossip(me, message.bytes.clone())));
+                        if other == node || (self.loss > 0 && self.draws.below(100) < self.loss) {
+                            continue;
                         }
+                        let bend = self.bend.filter(|_| node == LIAR);
+                        let said = bend
+                            .map_or_else(|| vec![message.bytes.clone()], |bend| bend(&self.context, &message, other));
+                        let parcels = said.into_iter().map(|bytes| (other, Parcel::Gossip(me, bytes)));
+                        self.under_way.extend(parcels);
                     }
                 }
                 Output::Keep(message) => self.disks[node].messages.push(message.bytes.clone()),
@@ -176,6 +192,8 @@ impl World {
                     self.under_way.push_back((to, Parcel::Question(me, pull)));
                 }
                 Output::Answer { ticket, batch } => {
+                    let lies = node == LIAR && self.bend.is_some();
+                    let batch = if lies { Batch { messages: Vec::new(), seal: None, ..batch } } else { batch };
                     self.under_way.push_back((ticket as usize, Parcel::Answer(me, batch)));
                 }
                 Output::Tell(event) => self.events[node].push(event),
@@ -200,6 +218,11 @@ impl World {
             return;
         }
         let at = self.draws.below(self.under_way.len());
+        self.deliver(at);
+    }
+
+    /// Delivers a parcel.
+    fn deliver(&mut self, at: usize) {
         let Some((to, parcel)) = self.under_way.remove(at) else { return };
         let from_outside = match &parcel {
             Parcel::Gossip(from, _) | Parcel::Question(from, _) | Parcel::Answer(from, _) => Some(self.index(from)),
