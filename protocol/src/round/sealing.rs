@@ -426,7 +426,7 @@ impl State {
     }
 
     /// Whether a proposal is its view's proposer's, and its set what a quorum's lists compute. That set.
-    fn check_proposal(&self, message: &Message, proposal: &Proposal) -> Result<Vec<Digest>, Reason> {
+    pub(super) fn check_proposal(&self, message: &Message, proposal: &Proposal) -> Result<Vec<Digest>, Reason> {
         let wrong = |what| Err(Reason::Seal { what });
         let sealers = &self.context.charter.sealers;
         let genesis = message.genesis;
