@@ -46,7 +46,8 @@ impl Network {
         let first = founders[0];
         founders.push(Identity::from_seed(1, "liar").id());
         let rows = |host: usize| 40 * host..40 * (host + 1);
-        let anchors = (0..HONEST).map(|host| digits(&home.join(format!("data-{host}")), rows(host), 300..330, 400..430));
+        let anchors =
+            (0..HONEST).map(|host| digits(&home.join(format!("data-{host}")), rows(host), 300..330, 400..430));
         let labels = (0..10).map(|label| label.to_string()).collect();
         let mut charter = Charter::new("seven", founders, labels, anchors.last().unwrap());
         (charter.adapter.slots, charter.adapter.branches) = (1, 2);
