@@ -90,7 +90,8 @@ impl Sealing {
     /// What the sealers have said.
     pub(super) fn said(&self) -> impl Iterator<Item = &Arc<Message>> {
         let proposals = self.proposals.values().map(|heard| &heard.message);
-        self.lists.values().chain(proposals).chain(self.votes.values())
+        // Votes first: whoever takes them knows which proposals are near.
+        self.lists.values().chain(self.votes.values()).chain(proposals)
     }
 
     pub(super) fn laid_aside(&self) -> impl Iterator<Item = &Arc<Message>> {
@@ -114,6 +115,18 @@ impl Sealing {
             },
         };
         self.made.insert(set, (made.digest(), made));
+    }
+
+    /// The view that the sealers are in, as far as this node knows: the engine's, or one that somebody honest is in.
+    fn view(&self, faults: usize) -> u32 {
+        let mut newest: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (view, _, sealer) in self.votes.keys() {
+            newest.insert(*sealer, *view);
+        }
+        let mut views: Vec<_> = newest.into_values().collect();
+        views.sort_by(|a, b| b.cmp(a));
+        let honest = views.get(faults).copied().unwrap_or(0);
+        self.engine.as_ref().map_or(0, Engine::view).max(honest)
     }
 
     /// The lists that a value was proposed with.
@@ -391,10 +404,6 @@ impl State {
                     self.tell_contradiction(&message, out);
                     return contradiction;
                 }
-                let newest = self.sealing.proposals.last_key_value().map_or(0, |(view, _)| *view);
-                if proposal.view < newest.saturating_sub(limits::VIEWS_KEPT) {
-                    return Err(Reason::Duplicate);
-                }
                 let heard = Heard { message: message.clone(), ids, weighed: false };
                 self.sealing.proposals.insert(proposal.view, heard);
             }
@@ -418,6 +427,14 @@ impl State {
             out.push(Output::Keep(message));
         }
         Ok(())
+    }
+
+    /// Of proposals only those near the view that the sealers are in are taken from others: a liar may propose in all of
+    /// its turns, to the last.
+    pub(super) fn check_near(&self, message: &Message) -> Result<(), Reason> {
+        let Content::Proposal(proposal) = message.signed.value() else { return Ok(()) };
+        let view = self.sealing.view(faults(self.context.charter.sealers.len()));
+        if proposal.view.abs_diff(view) > limits::VIEWS_KEPT { Err(Reason::Duplicate) } else { Ok(()) }
     }
 
     fn tell_contradiction(&self, message: &Message, out: &mut Vec<Output>) {
