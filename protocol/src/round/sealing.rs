@@ -129,6 +129,14 @@ impl Sealing {
         self.engine.as_ref().map_or(0, Engine::view).max(honest)
     }
 
+    /// What a sealer has last precommitted, and in which view.
+    fn lock(&self, sealer: &NodeId) -> Option<(u32, Value)> {
+        self.votes.iter().rev().find_map(|((view, stage, author), message)| match message.signed.value() {
+            Content::Vote(vote) if author == sealer && *stage == Stage::Precommit => Some((*view, vote.value?)),
+            _ => None,
+        })
+    }
+
     /// The lists that a value was proposed with.
     fn grounds(&self, value: &Value) -> Option<Vec<ByteBuf>> {
         self.proposals.values().find_map(|heard| match heard.message.signed.value() {
@@ -206,6 +214,13 @@ impl State {
         if !self.sync.may_speak() {
             return;
         }
+        // A restarted sealer's engine locks again only on what it can judge by the time it hears the votes.
+        if let Some((_, value)) = self.sealing.lock(&self.me)
+            && let Some(ids) = self.ids_of(&value)
+            && self.evaluate(value.set, &ids, out).is_none()
+        {
+            return;
+        }
         let charter = &self.context.charter;
         let patience = (charter.rounds.deadline_ms / 3).clamp(limits::PATIENCE_MS_MIN, limits::PATIENCE_MS_MAX);
         let mut engine = Engine::new(genesis, self.unsealed, &charter.sealers, self.me, patience);
@@ -252,8 +267,11 @@ impl State {
 
     /// Votes, unless that would contradict what this node has said before, or may have: after a restart it goes on
     /// where it was, and below its last vote it says nothing.
-    fn vote(&mut self, vote: Vote, now: Now, out: &mut Vec<Output>) -> Vec<Act> {
+    fn vote(&mut self, mut vote: Vote, now: Now, out: &mut Vec<Output>) -> Vec<Act> {
         let (at, me) = ((vote.view, vote.stage), self.me);
+        if self.is_locked_against(&vote) {
+            vote.value = None;
+        }
         let message = if let Some(said) = self.sealing.votes.get(&(at.0, at.1, me)) {
             said.clone()
         } else {
@@ -271,6 +289,20 @@ impl State {
         let Content::Vote(vote) = message.signed.value() else { return Vec::new() };
         let ballot = ballot(&message);
         self.sealing.engine.as_mut().map(|engine| engine.voted(vote, &ballot, now)).unwrap_or_default()
+    }
+
+    /// Whether a prevote is for something else than this node has precommitted, without the proof that a quorum has
+    /// prevoted for it since. The engine knows, but for what a restart can make it forget.
+    fn is_locked_against(&self, vote: &Vote) -> bool {
+        let (Stage::Prevote, Some(value)) = (vote.stage, vote.value) else { return false };
+        let Some((locked_in, locked_on)) = self.sealing.lock(&self.me) else { return false };
+        let proven = self.sealing.proposals.get(&vote.view).is_some_and(|heard| match heard.message.signed.value() {
+            Content::Proposal(Proposal { value: proposed, polka: Some(polka), .. }) => {
+                *proposed == value && polka.view >= locked_in
+            }
+            _ => false,
+        });
+        locked_on != value && !proven
     }
 
     fn propose(&mut self, view: u32, value: Value, polka: Option<Certificate>, now: Now, out: &mut Vec<Output>) {
