@@ -148,7 +148,13 @@ impl Sealing {
     /// Forgets what nobody needs any more of earlier views.
     fn prune(&mut self, view: u32, me: &NodeId) {
         let first = view.saturating_sub(limits::VIEWS_KEPT);
-        self.proposals.retain(|view, _| *view >= first);
+        // What the engine would propose again it needs the lists of.
+        let valid = self.engine.as_ref().and_then(Engine::valid);
+        let again = self.proposals.iter().rev().find_map(|(view, heard)| match heard.message.signed.value() {
+            Content::Proposal(proposal) if Some(proposal.value) == valid => Some(*view),
+            _ => None,
+        });
+        self.proposals.retain(|view, _| *view >= first || Some(*view) == again);
         self.votes.retain(|(view, _, sealer), _| *view >= first || sealer == me);
     }
 }
