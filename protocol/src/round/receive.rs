@@ -96,6 +96,7 @@ impl State {
         if kind.is_entry() {
             self.take_entry(from, message, out);
         } else {
+            self.check_near(&message)?;
             self.hear(message, now, out)?;
         }
         Ok(Verdict::Accept)

@@ -90,7 +90,8 @@ impl Sealing {
     /// What the sealers have said.
     pub(super) fn said(&self) -> impl Iterator<Item = &Arc<Message>> {
         let proposals = self.proposals.values().map(|heard| &heard.message);
-        self.lists.values().chain(proposals).chain(self.votes.values())
+        // Votes first: whoever takes them knows which proposals are near.
+        self.lists.values().chain(self.votes.values()).chain(proposals)
     }
 
     pub(super) fn laid_aside(&self) -> impl Iterator<Item = &Arc<Message>> {
@@ -116,6 +117,26 @@ impl Sealing {
         self.made.insert(set, (made.digest(), made));
     }
 
+    /// The view that the sealers are in, as far as this node knows: the engine's, or one that somebody honest is in.
+    fn view(&self, faults: usize) -> u32 {
+        let mut newest: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (view, _, sealer) in self.votes.keys() {
+            newest.insert(*sealer, *view);
+        }
+        let mut views: Vec<_> = newest.into_values().collect();
+        views.sort_by(|a, b| b.cmp(a));
+        let honest = views.get(faults).copied().unwrap_or(0);
+        self.engine.as_ref().map_or(0, Engine::view).max(honest)
+    }
+
+    /// What a sealer has last precommitted, and in which view.
+    fn lock(&self, sealer: &NodeId) -> Option<(u32, Value)> {
+        self.votes.iter().rev().find_map(|((view, stage, author), message)| match message.signed.value() {
+            Content::Vote(vote) if author == sealer && *stage == Stage::Precommit => Some((*view, vote.value?)),
+            _ => None,
+        })
+    }
+
     /// The lists that a value was proposed with.
     fn grounds(&self, value: &Value) -> Option<Vec<ByteBuf>> {
         self.proposals.values().find_map(|heard| match heard.message.signed.value() {
@@ -127,7 +148,13 @@ impl Sealing {
     /// Forgets what nobody needs any more of earlier views.
     fn prune(&mut self, view: u32, me: &NodeId) {
         let first = view.saturating_sub(limits::VIEWS_KEPT);
-        self.proposals.retain(|view, _| *view >= first);
+        // What the engine would propose again it needs the lists of.
+        let valid = self.engine.as_ref().and_then(Engine::valid);
+        let again = self.proposals.iter().rev().find_map(|(view, heard)| match heard.message.signed.value() {
+            Content::Proposal(proposal) if Some(proposal.value) == valid => Some(*view),
+            _ => None,
+        });
+        self.proposals.retain(|view, _| *view >= first || Some(*view) == again);
         self.votes.retain(|(view, _, sealer), _| *view >= first || sealer == me);
     }
 }
@@ -193,6 +220,13 @@ impl State {
         if !self.sync.may_speak() {
             return;
         }
+        // A restarted sealer's engine locks again only on what it can judge by the time it hears the votes.
+        if let Some((_, value)) = self.sealing.lock(&self.me)
+            && let Some(ids) = self.ids_of(&value)
+            && self.evaluate(value.set, &ids, out).is_none()
+        {
+            return;
+        }
         let charter = &self.context.charter;
         let patience = (charter.rounds.deadline_ms / 3).clamp(limits::PATIENCE_MS_MIN, limits::PATIENCE_MS_MAX);
         let mut engine = Engine::new(genesis, self.unsealed, &charter.sealers, self.me, patience);
@@ -239,8 +273,11 @@ impl State {
 
     /// Votes, unless that would contradict what this node has said before, or may have: after a restart it goes on
     /// where it was, and below its last vote it says nothing.
-    fn vote(&mut self, vote: Vote, now: Now, out: &mut Vec<Output>) -> Vec<Act> {
+    fn vote(&mut self, mut vote: Vote, now: Now, out: &mut Vec<Output>) -> Vec<Act> {
         let (at, me) = ((vote.view, vote.stage), self.me);
+        if self.is_locked_against(&vote) {
+            vote.value = None;
+        }
         let message = if let Some(said) = self.sealing.votes.get(&(at.0, at.1, me)) {
             said.clone()
         } else {
@@ -258,6 +295,20 @@ impl State {
         let Content::Vote(vote) = message.signed.value() else { return Vec::new() };
         let ballot = ballot(&message);
         self.sealing.engine.as_mut().map(|engine| engine.voted(vote, &ballot, now)).unwrap_or_default()
+    }
+
+    /// Whether a prevote is for something else than this node has precommitted, without the proof that a quorum has
+    /// prevoted for it since. The engine knows, but for what a restart can make it forget.
+    fn is_locked_against(&self, vote: &Vote) -> bool {
+        let (Stage::Prevote, Some(value)) = (vote.stage, vote.value) else { return false };
+        let Some((locked_in, locked_on)) = self.sealing.lock(&self.me) else { return false };
+        let proven = self.sealing.proposals.get(&vote.view).is_some_and(|heard| match heard.message.signed.value() {
+            Content::Proposal(Proposal { value: proposed, polka: Some(polka), .. }) => {
+                *proposed == value && polka.view >= locked_in
+            }
+            _ => false,
+        });
+        locked_on != value && !proven
     }
 
     fn propose(&mut self, view: u32, value: Value, polka: Option<Certificate>, now: Now, out: &mut Vec<Output>) {
@@ -391,10 +442,6 @@ impl State {
                     self.tell_contradiction(&message, out);
                     return contradiction;
                 }
-                let newest = self.sealing.proposals.last_key_value().map_or(0, |(view, _)| *view);
-                if proposal.view < newest.saturating_sub(limits::VIEWS_KEPT) {
-                    return Err(Reason::Duplicate);
-                }
                 let heard = Heard { message: message.clone(), ids, weighed: false };
                 self.sealing.proposals.insert(proposal.view, heard);
             }
@@ -418,6 +465,14 @@ impl State {
             out.push(Output::Keep(message));
         }
         Ok(())
+    }
+
+    /// Of proposals only those near the view that the sealers are in are taken from others: a liar may propose in all of
+    /// its turns, to the last.
+    pub(super) fn check_near(&self, message: &Message) -> Result<(), Reason> {
+        let Content::Proposal(proposal) = message.signed.value() else { return Ok(()) };
+        let view = self.sealing.view(faults(self.context.charter.sealers.len()));
+        if proposal.view.abs_diff(view) > limits::VIEWS_KEPT { Err(Reason::Duplicate) } else { Ok(()) }
     }
 
     fn tell_contradiction(&self, message: &Message, out: &mut Vec<Output>) {
