@@ -1,6 +1,15 @@
 //! Whole worlds. What fails says its options, the seed among them: the same options fail again.
 
 use super::*;
+use heterotune_protocol::charter::Closing;
+use std::{
+    ops::Range,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// A world in which all nodes found, and so contribute.
 fn world(nodes: usize, rounds: u64, seed: u64) -> Options {
@@ -9,7 +18,7 @@ fn world(nodes: usize, rounds: u64, seed: u64) -> Options {
 
 fn run(options: &Options) -> Report {
     let report = simulate(options).unwrap();
-    assert_eq!(report.diverged, 0, "{options:?}");
+    assert_eq!((report.diverged, report.perjured), (0, 0), "{options:?}");
     report
 }
 
@@ -109,7 +118,7 @@ fn liars_lie() {
     for lie in ["dribble:0.13", "half:0.13", "flip-heads:0.13"] {
         assert_eq!(told(lie).conflicts, 0, "{lie}");
     }
-    assert_eq!(KINDS.len(), 13);
+    assert_eq!(KINDS.len(), 19);
 }
 
 #[test]
@@ -123,4 +132,53 @@ fn a_seed_draws_as_many_liars_as_were_asked_for_and_few_sealers() {
         assert_eq!((0..20).filter(lies).count(), 10, "seed {seed}");
         assert!((0..7).filter(lies).count() <= 2, "seed {seed}");
     }
+}
+
+/// Everything at once, with other liars in every seed.
+fn tempest(seed: u64) -> Options {
+    let (of_sealers, others): (Vec<Kind>, Vec<Kind>) =
+        KINDS.iter().map(|(_, kind, _)| *kind).partition(|kind| kind.is_of_sealers());
+    let pick = |kinds: &[Kind], turn: u64| kinds[turn as usize % kinds.len()];
+    let kinds = [pick(&of_sealers, seed), pick(&of_sealers, seed / 4 + 1), pick(&others, seed), Kind::Equivocate];
+    Options {
+        loss: 0.15,
+        crash: 0.1,
+        churn: 0.03,
+        skew_s: 3.0,
+        partition: "2..4:0.5|0.5".parse().ok(),
+        liars: kinds.into_iter().map(|kind| Lie { kind, share: 1.0 / 12.0 }).collect(),
+        closing: if seed.is_multiple_of(2) { Closing::Everyone } else { Closing::Leader },
+        ..world(12, 5, seed)
+    }
+}
+
+/// Runs all these seeds, and says which are broken. How many have sealed all rounds in time.
+fn weather(seeds: Range<u64>) -> u64 {
+    let (broken, finished) = (Mutex::new(Vec::new()), AtomicU64::new(0));
+    let tell = |options: &Options, report: &Report| {
+        finished.fetch_add(u64::from(report.rounds_sealed == options.rounds), Relaxed);
+        if !report.is_sound() {
+            broken.lock().unwrap().push(format!("{options:?}: {report:?}"));
+        }
+    };
+    simulate_seeds(seeds, thread::available_parallelism().map_or(1, usize::from), tempest, tell).unwrap();
+    let broken = broken.into_inner().unwrap();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    finished.into_inner()
+}
+
+#[test]
+fn no_tempest_breaks_what_must_never_break() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    println!("the fresh seed is {now}");
+    weather(now..now + 1);
+    let finished = weather(0..50);
+    println!("{finished} of 50 have sealed all rounds");
+    assert!(finished >= 40);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn nor_do_a_thousand() {
+    println!("{} of 1,000 have sealed all rounds", weather(0..1_000));
 }
