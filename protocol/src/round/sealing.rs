@@ -100,8 +100,12 @@ impl Sealing {
 
     pub(super) fn lay_aside(&mut self, message: Arc<Message>) {
         if self.wanted.contains(&message.id()) {
-            self.aside.insert(message.id(), message);
+            self.keep_aside(message);
         }
+    }
+
+    pub(super) fn keep_aside(&mut self, message: Arc<Message>) {
+        self.aside.insert(message.id(), message);
     }
 
     /// A job has told what a set makes.
