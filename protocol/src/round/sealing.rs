@@ -212,8 +212,13 @@ impl State {
             return self.is_complete(now);
         }
         let last = self.is_beyond_the_end(Step::Round(round + 1));
+        // With a horizon of one the next round cannot close before this seal.
+        let waits = self.context.charter.rounds.horizon == 1;
         self.step > self.unsealed
-            && (last || self.step > Step::Round(round + 1) || self.missing_in(self.unsealed).is_empty())
+            && (last
+                || self.step > Step::Round(round + 1)
+                || self.missing_in(self.unsealed).is_empty()
+                || (waits && self.is_complete(now)))
     }
 
     fn start_engine(&mut self, now: Now, out: &mut Vec<Output>) {
