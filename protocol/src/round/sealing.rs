@@ -71,6 +71,8 @@ pub(super) struct Sealing {
     certificate: Option<Certificate>,
     decided: Option<Arc<Seal>>,
     miscomputed: bool,
+    /// Sealers that have said two different things here; once is told.
+    contradictory: BTreeSet<NodeId>,
 }
 
 impl Sealing {
@@ -484,9 +486,11 @@ impl State {
         if proposal.view.abs_diff(view) > limits::VIEWS_KEPT { Err(Reason::Duplicate) } else { Ok(()) }
     }
 
-    fn tell_contradiction(&self, message: &Message, out: &mut Vec<Output>) {
+    fn tell_contradiction(&mut self, message: &Message, out: &mut Vec<Output>) {
         let (author, kind, round) = (message.author(), message.kind, message.step.round());
-        out.push(Output::Tell(Event::Conflict { author, kind, round }));
+        if self.sealing.contradictory.insert(author) {
+            out.push(Output::Tell(Event::Conflict { author, kind, round }));
+        }
     }
 
     /// Whether a proposal is its view's proposer's, and its set what a quorum's lists compute. That set.
