@@ -439,6 +439,7 @@ impl State {
     pub(super) fn hear(&mut self, message: Arc<Message>, now: Now, out: &mut Vec<Output>) -> Result<(), Reason> {
         let author = message.author();
         let contradiction = Err(Reason::Equivocation { author });
+        let mut far = false;
         match message.signed.value() {
             Content::List(_) => {
                 if self.sealing.lists.contains_key(&author) {
@@ -465,14 +466,20 @@ impl State {
                 let of_author: Vec<_> =
                     self.sealing.votes.keys().filter(|(_, _, sealer)| *sealer == author).copied().collect();
                 if of_author.len() >= 2 * limits::VIEWS_AHEAD_MAX && author != self.me {
+                    if key < of_author[0] {
+                        return Err(Reason::Duplicate);
+                    }
                     self.sealing.votes.remove(&of_author[0]);
                 }
                 self.sealing.votes.insert(key, message.clone());
                 self.count(&message, now, out);
+                // A liar may vote in all views, to the last; on disk only what is near takes room.
+                let view = self.sealing.engine.as_ref().map_or(0, Engine::view);
+                far = vote.view > view.saturating_add(limits::VIEWS_AHEAD_MAX as u32);
             }
             _ => return Ok(()),
         }
-        if self.is_sealer() && (message.kind != Kind::List || author == self.me) {
+        if self.is_sealer() && (author == self.me || (message.kind != Kind::List && !far)) {
             out.push(Output::Keep(message));
         }
         Ok(())
