@@ -71,6 +71,8 @@ pub(super) struct Sealing {
     certificate: Option<Certificate>,
     decided: Option<Arc<Seal>>,
     miscomputed: bool,
+    /// Sealers that have said two different things here; once is told.
+    contradictory: BTreeSet<NodeId>,
 }
 
 impl Sealing {
@@ -100,8 +102,12 @@ impl Sealing {
 
     pub(super) fn lay_aside(&mut self, message: Arc<Message>) {
         if self.wanted.contains(&message.id()) {
-            self.aside.insert(message.id(), message);
+            self.keep_aside(message);
         }
+    }
+
+    pub(super) fn keep_aside(&mut self, message: Arc<Message>) {
+        self.aside.insert(message.id(), message);
     }
 
     /// A job has told what a set makes.
@@ -208,8 +214,13 @@ impl State {
             return self.is_complete(now);
         }
         let last = self.is_beyond_the_end(Step::Round(round + 1));
+        // With a horizon of one the next round cannot close before this seal.
+        let waits = self.context.charter.rounds.horizon == 1;
         self.step > self.unsealed
-            && (last || self.step > Step::Round(round + 1) || self.missing_in(self.unsealed).is_empty())
+            && (last
+                || self.step > Step::Round(round + 1)
+                || self.missing_in(self.unsealed).is_empty()
+                || (waits && self.is_complete(now)))
     }
 
     fn start_engine(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -428,6 +439,7 @@ impl State {
     pub(super) fn hear(&mut self, message: Arc<Message>, now: Now, out: &mut Vec<Output>) -> Result<(), Reason> {
         let author = message.author();
         let contradiction = Err(Reason::Equivocation { author });
+        let mut far = false;
         match message.signed.value() {
             Content::List(_) => {
                 if self.sealing.lists.contains_key(&author) {
@@ -454,14 +466,20 @@ impl State {
                 let of_author: Vec<_> =
                     self.sealing.votes.keys().filter(|(_, _, sealer)| *sealer == author).copied().collect();
                 if of_author.len() >= 2 * limits::VIEWS_AHEAD_MAX && author != self.me {
+                    if key < of_author[0] {
+                        return Err(Reason::Duplicate);
+                    }
                     self.sealing.votes.remove(&of_author[0]);
                 }
                 self.sealing.votes.insert(key, message.clone());
                 self.count(&message, now, out);
+                // A liar may vote in all views, to the last; on disk only what is near takes room.
+                let view = self.sealing.engine.as_ref().map_or(0, Engine::view);
+                far = vote.view > view.saturating_add(limits::VIEWS_AHEAD_MAX as u32);
             }
             _ => return Ok(()),
         }
-        if self.is_sealer() && (message.kind != Kind::List || author == self.me) {
+        if self.is_sealer() && (author == self.me || (message.kind != Kind::List && !far)) {
             out.push(Output::Keep(message));
         }
         Ok(())
@@ -475,9 +493,11 @@ impl State {
         if proposal.view.abs_diff(view) > limits::VIEWS_KEPT { Err(Reason::Duplicate) } else { Ok(()) }
     }
 
-    fn tell_contradiction(&self, message: &Message, out: &mut Vec<Output>) {
+    fn tell_contradiction(&mut self, message: &Message, out: &mut Vec<Output>) {
         let (author, kind, round) = (message.author(), message.kind, message.step.round());
-        out.push(Output::Tell(Event::Conflict { author, kind, round }));
+        if self.sealing.contradictory.insert(author) {
+            out.push(Output::Tell(Event::Conflict { author, kind, round }));
+        }
     }
 
     /// Whether a proposal is its view's proposer's, and its set what a quorum's lists compute. That set.

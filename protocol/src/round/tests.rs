@@ -13,6 +13,7 @@ use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::{BTreeMap, VecDeque};
 
 mod explore;
+mod sealers;
 
 /// A small generator of repeatable numbers (Steele, Lea and Flood 2014: SplitMix64).
 struct Draws(u64);
