@@ -161,7 +161,13 @@ impl Sealing {
             _ => None,
         });
         self.proposals.retain(|view, _| *view >= first || Some(*view) == again);
-        self.votes.retain(|(view, _, sealer), _| *view >= first || sealer == me);
+        // A sealer with an old disk must learn from the others what it is locked on.
+        let sealers: BTreeSet<_> = self.votes.keys().map(|(_, _, sealer)| *sealer).collect();
+        let locks: BTreeMap<_, _> = sealers.iter().filter_map(|sealer| Some((*sealer, self.lock(sealer)?.0))).collect();
+        self.votes.retain(|(view, stage, sealer), _| {
+            let locked = *stage == Stage::Precommit && locks.get(sealer) == Some(view);
+            *view >= first || sealer == me || locked
+        });
     }
 }
 
