@@ -229,7 +229,8 @@ impl fmt::Display for Report {
             ("conflicts seen", thousands(self.conflicts)),
             ("sent per node", bytes(self.bytes_per_node as f64)),
         ];
-        let traffic: Vec<_> = self.bytes_by_traffic.iter().map(|(what, sent)| (format!("  {what}"), bytes(*sent as f64))).collect();
+        let traffic: Vec<_> =
+            self.bytes_by_traffic.iter().map(|(what, sent)| (format!("  {what}"), bytes(*sent as f64))).collect();
         rows.extend(traffic.iter().map(|(what, sent)| (what.as_str(), sent.clone())));
         rows.extend([
             ("  per update", bytes(self.bytes_per_node_per_accepted_update as f64)),

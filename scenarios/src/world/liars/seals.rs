@@ -73,7 +73,8 @@ impl Liar {
 
     /// Without half of what it holds, and with as much that there is not.
     fn miscount(&self, list: &List) -> List {
-        let mut ids: Vec<_> = list.ids.iter().enumerate().map(|(at, id)| if at % 2 == 0 { *id } else { invented(id) }).collect();
+        let mut ids: Vec<_> =
+            list.ids.iter().enumerate().map(|(at, id)| if at % 2 == 0 { *id } else { invented(id) }).collect();
         ids.sort();
         List { ids }
     }
