@@ -1,0 +1,159 @@
+//! Who plays: four members with known keys, in small charters.
+
+use heterotune_crypto::{Digest, Identity, NodeId};
+use heterotune_protocol::{
+    charter::{Alignment, Anchors, Charter, Closing, Codec, CodecKind, Readout},
+    codec::quantise,
+    genesis::{Kernels, Statistics},
+    message::Step,
+    round::{Contribution, Work},
+    seal,
+};
+use std::sync::OnceLock;
+
+/// Members of every network.
+pub const MEMBERS: usize = 4;
+
+/// The identity of a member.
+pub fn identity(member: usize) -> &'static Identity {
+    static ALL: OnceLock<Vec<Identity>> = OnceLock::new();
+    &ALL.get_or_init(|| (0..MEMBERS).map(|index| Identity::from_seed(2026, &format!("fuzz{index}"))).collect())
+        [member % MEMBERS]
+}
+
+/// Its key.
+pub fn key(member: usize) -> NodeId {
+    static ALL: OnceLock<Vec<NodeId>> = OnceLock::new();
+    ALL.get_or_init(|| (0..MEMBERS).map(|index| identity(index).id()).collect())[member % MEMBERS]
+}
+
+/// Who of the members is honest, and who seals: the first ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Cast {
+    /// Honest members; the others lie.
+    pub honest: usize,
+    /// Sealers.
+    pub sealers: usize,
+    /// What else the charter varies in.
+    variant: u8,
+}
+
+impl Cast {
+    /// A cast and a charter from one byte.
+    pub fn of(byte: u8) -> Self {
+        let (honest, sealers) = match byte & 3 {
+            0 => (3, 4),
+            1 => (1, 1),
+            2 => (1, 4),
+            _ => (3, 3),
+        };
+        Self { honest, sealers, variant: byte >> 2 }
+    }
+
+    /// The same, where nobody lies.
+    pub fn honest(self) -> Self {
+        Self { honest: MEMBERS, ..self }
+    }
+
+    /// The same, where all but the first lie.
+    pub fn alone(self) -> Self {
+        Self { honest: 1, ..self }
+    }
+
+    /// Whether so few sealers lie that the honest ones agree.
+    pub fn is_safe(&self) -> bool {
+        self.sealers.saturating_sub(self.honest) <= seal::faults(self.sealers)
+    }
+
+    /// The charter.
+    pub fn charter(&self) -> Charter {
+        let is = |bit: u8| self.variant >> bit & 1 == 1;
+        let keys: Vec<_> = (0..MEMBERS).map(key).collect();
+        let labels = ["a", "b"].map(String::from).to_vec();
+        let mut charter = Charter::new("fuzz", keys, labels, Anchors { digest: Digest::ZERO, count: 8 });
+        charter.sealers.truncate(self.sealers);
+        (charter.adapter.slots, charter.adapter.branches) = (1, 1);
+        (charter.adapter.rank, charter.adapter.readout_rank) = (2, 2);
+        if !is(0) {
+            (charter.adapter.alignment, charter.adapter.readout) = (Alignment::Random, Readout::Trained);
+        }
+        if is(1) {
+            charter.rounds.closing = Closing::Leader;
+        }
+        charter.rounds.contributors = if is(2) { 3 } else { 4 };
+        charter.rounds.quorum = if is(3) { 1 } else { 3 };
+        charter.rounds.total = if is(3) { 0 } else { 4 };
+        charter.rounds.horizon = if is(4) { 1 } else { 3 };
+        if is(5) {
+            charter.codec = Codec { kind: CodecKind::F32, exponent_min: -40, exponent_max: 20 };
+        }
+        charter.rounds.deadline_ms = 10_000;
+        charter
+    }
+}
+
+/// What `member`'s trainer delivers. Another `seed` gives something else, as real training does after a restart.
+pub fn made_up(charter: &Charter, member: usize, seed: u8, work: &Work) -> Option<Contribution> {
+    match work {
+        Work::Kernels => Some(Contribution::Kernels(kernels(charter, member, seed)?)),
+        Work::Statistics => Some(Contribution::Statistics(statistics(charter, member, seed)?)),
+        Work::Round { round, mixture } => {
+            let mut draws = Draws::new(member, seed, Step::Round(*round));
+            let group = |values: &Vec<f32>| {
+                let delta: Vec<f32> = values.iter().map(|_| draws.value() as f32 * 0.1).collect();
+                quantise(&charter.codec, &delta)
+            };
+            Some(Contribution::Update { round: *round, groups: mixture.iter().map(group).collect() })
+        }
+        Work::Align(_) | Work::Finish { .. } => None,
+    }
+}
+
+/// The kernel of random features.
+pub fn kernels(charter: &Charter, member: usize, seed: u8) -> Option<Kernels> {
+    let (anchors, width) = (usize::from(charter.anchors.count), 4);
+    let mut draws = Draws::new(member, seed, Step::Kernels);
+    let mut features: Vec<f64> = (0..anchors * width).map(|_| draws.value()).collect();
+    for column in 0..width {
+        let mean = features.iter().skip(column).step_by(width).sum::<f64>() / anchors as f64;
+        features.iter_mut().skip(column).step_by(width).for_each(|value| *value -= mean);
+    }
+    let norm: f64 = features.iter().map(|value| value * value).sum();
+    let row = |at: usize| &features[at * width..][..width];
+    let dot = |a: usize, b: usize| row(a).iter().zip(row(b)).map(|(a, b)| a * b).sum::<f64>();
+    let kernel = (0..anchors * anchors).map(|at| dot(at / anchors, at % anchors) / norm).collect();
+    Kernels::from_features(charter, &[kernel]).ok()
+}
+
+/// The statistics of random codes.
+pub fn statistics(charter: &Charter, member: usize, seed: u8) -> Option<Statistics> {
+    let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+    let (mut sums, mut gram) = (vec![0.0; labels * width], vec![0.0; width * width]);
+    let mut draws = Draws::new(member, seed, Step::Statistics);
+    for sample in 0..5 * labels {
+        let code: Vec<f64> = (0..width).map(|_| draws.value()).collect();
+        for a in 0..width {
+            sums[sample % labels * width + a] += code[a];
+            (0..width).for_each(|b| gram[a * width + b] += code[a] * code[b]);
+        }
+    }
+    Statistics::from_values(charter, &vec![5; labels], &sums, &gram).ok()
+}
+
+/// Repeatable numbers (Steele, Lea and Flood 2014: SplitMix64).
+struct Draws(u64);
+
+impl Draws {
+    fn new(member: usize, seed: u8, step: Step) -> Self {
+        Self((member as u64) << 48 | u64::from(seed) << 40 | step.height() & 0xff_ffff)
+    }
+
+    /// From -1 to 1.
+    fn value(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+}
