@@ -63,6 +63,11 @@ impl Sync {
         self.recall.is_none()
     }
 
+    /// Whether as many pulls are under way as may be.
+    fn is_busy(&self) -> bool {
+        self.pulls.len() >= if self.may_speak() { limits::PULLS_MAX } else { limits::RECALLS_MAX }
+    }
+
     pub(super) fn entered(&mut self, now: Now) {
         self.pull_interval_ms = limits::PULL_INTERVAL_MS_MIN;
         self.pull_at = now.saturating_add(self.pull_interval_ms);
@@ -183,7 +188,7 @@ impl State {
     }
 
     fn pull(&mut self, to: NodeId, step: Step, now: Now, out: &mut Vec<Output>) {
-        if self.sync.pulls.len() >= limits::PULLS_MAX || self.sync.pulls.contains_key(&to) {
+        if self.sync.is_busy() || self.sync.pulls.contains_key(&to) {
             return;
         }
         self.sync.pulls.insert(to, now);
@@ -200,7 +205,7 @@ impl State {
 
     /// What peers are known to hold and this node lacks is asked for at once.
     pub(super) fn pull_if_behind(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.is_finished() || self.sync.pulls.len() >= limits::PULLS_MAX {
+        if self.is_finished() || self.sync.is_busy() {
             return;
         }
         if let Some((sealer, step)) = self.next_to_recall() {
