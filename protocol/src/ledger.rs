@@ -44,6 +44,8 @@ pub enum Inserted {
 #[derive(Clone, Debug, Default)]
 pub struct StepSet {
     entries: BTreeMap<NodeId, Entry>,
+    /// What else authors in conflict have said, where a seal names it: who comes later needs it all.
+    further: BTreeMap<Digest, Arc<Message>>,
     /// Asked for with every message, and changed by few.
     digest: OnceLock<Digest>,
 }
@@ -69,6 +71,13 @@ impl StepSet {
         }
     }
 
+    /// Adds a message that a seal names, be it the third of its author.
+    pub fn insert_sealed(&mut self, message: Arc<Message>) {
+        if self.insert(message.clone()) == Inserted::Duplicate && self.find(&message.id()).is_none() {
+            self.further.insert(message.id(), message);
+        }
+    }
+
     /// Whether the author has an entry, be it a conflict.
     pub fn has(&self, author: &NodeId) -> bool {
         self.entries.contains_key(author)
@@ -89,7 +98,7 @@ impl StepSet {
 
     /// All messages, proofs of conflict included.
     pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.entries.values().flat_map(Entry::messages)
+        self.entries.values().flat_map(Entry::messages).chain(self.further.values())
     }
 
     /// How many authors have an entry, conflicts included.
@@ -164,7 +173,7 @@ impl Ledger {
     pub fn settle(&mut self, step: Step, messages: impl Iterator<Item = Arc<Message>>) -> Vec<Arc<Message>> {
         let mut set = StepSet::default();
         for message in messages {
-            set.insert(message);
+            set.insert_sealed(message);
         }
         let old = self.steps.insert(step, set).unwrap_or_default();
         let set = &self.steps[&step];

@@ -144,6 +144,10 @@ pub const CODE_NORM_MAX: i64 = 4;
 /// Pulls under way at once: one a step is enough, and one more covers a peer that does not answer.
 pub const PULLS_MAX: usize = 2;
 
+/// Pulls under way at once of a node that starts again: it says nothing before a quorum has told it what it said, so it
+/// asks many at once. 16 MiB of answers at most.
+pub const RECALLS_MAX: usize = 8;
+
 /// How long a pull may take before another peer is asked, in ms. A late answer is taken in all the same.
 pub const PULL_TIMEOUT_MS: u64 = 10_000;
 

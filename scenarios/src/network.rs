@@ -160,7 +160,7 @@ impl Network<'_> {
         let logs = self.logs();
         let honest = self.plan.charter.founders.get(..self.plan.scenario.honest()).unwrap_or_default();
         let lying = honest.len() < self.plan.charter.founders.len();
-        for (process, history) in self.processes.iter_mut().zip(&mut self.histories) {
+        for (at, (process, history)) in self.processes.iter_mut().zip(&mut self.histories).enumerate() {
             // Before its events are read: what it wrote before its end is then all there.
             let ended = process.ended();
             for event in process.events.new_events()? {
@@ -170,7 +170,8 @@ impl Network<'_> {
                     // Who lies may wait, or be waited for, in vain; and the short deadline of a network with liars is
                     // meant for its rounds: its genesis may take its time on a busy machine.
                     Trouble::DeadlineMissed { round, missing }
-                        if missing.iter().all(|id| !honest.contains(id))
+                        if at >= honest.len()
+                            || missing.iter().all(|id| !honest.contains(id))
                             || (lying && round == 0 && self.begun.elapsed() < SILENCE_MAX) =>
                     {
                         continue;

@@ -119,8 +119,12 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node with the state folder `state`.
     pub(crate) fn start(state: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
+        Self::start_with(heterotune(), state, arguments)
+    }
+
+    /// The same by a command that begins otherwise.
+    pub(crate) fn start_with(mut command: Command, state: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
         let before = events(state).len();
-        let mut command = heterotune();
         command.arg("run").arg("--state").arg(state);
         arguments(&mut command);
         Self { process: Process::start(command, state), state: state.into(), before }

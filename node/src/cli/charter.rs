@@ -5,10 +5,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
-    charter::{Anchors, Charter},
+    charter::{Anchors, Charter, Closing},
     codec, limits,
     mixture::Layout,
+    seal,
 };
+use heterotune_scenarios::world::Options;
 use std::{fs, path::PathBuf};
 
 #[derive(Debug, Subcommand)]
@@ -23,6 +25,16 @@ pub(super) enum Verb {
         /// A member's key, as `heterotune init` prints it; once for each member.
         #[arg(long = "founder", value_name = "KEY", required = true)]
         founders: Vec<NodeId>,
+        /// The key of a member who may come later, and takes no part in genesis; once for each.
+        #[arg(long = "member", value_name = "KEY")]
+        members: Vec<NodeId>,
+        /// A founder whose votes seal rounds; once for each [default: all founders, up to 31]. Of n, (n - 1) / 3 may lie
+        /// or be away.
+        #[arg(long = "sealer", value_name = "KEY")]
+        sealers: Vec<NodeId>,
+        /// Who closes a round: everyone by itself, sealed afterwards, or the round's elected leader.
+        #[arg(long, value_name = "everyone|leader", default_value = "everyone", value_parser = Options::closing)]
+        closing: Closing,
         /// The task's labels, separated by commas.
         #[arg(long, value_delimiter = ',', required = true)]
         labels: Vec<String>,
@@ -48,7 +60,7 @@ pub(super) enum Verb {
 
 pub(super) fn run(verb: &Verb) -> Result<()> {
     match verb {
-        Verb::New { file, name, founders, labels, anchors, rounds, nonce } => {
+        Verb::New { file, name, founders, members, sealers, closing, labels, anchors, rounds, nonce } => {
             if file.exists() {
                 bail!("{} is there already; choose another name, or delete it first", file.display());
             }
@@ -58,7 +70,13 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
             let count = u16::try_from(lines.count().saturating_sub(1)).unwrap_or(u16::MAX);
             let anchors = Anchors { digest: Anchors::digest_of(&bytes), count };
             let mut charter = Charter::new(name, founders.clone(), labels.clone(), anchors);
-            charter.rounds.total = *rounds;
+            charter.members = members.clone();
+            if !sealers.is_empty() {
+                charter.sealers = sealers.clone();
+            }
+            let contributors = (founders.len() + members.len()).min(charter.rounds.contributors.into());
+            charter.rounds.quorum = u16::try_from(contributors * 2 / 3 + 1).unwrap_or(u16::MAX);
+            (charter.rounds.total, charter.rounds.closing) = (*rounds, *closing);
             charter.nonce = *nonce;
             charter.check()?;
             write_atomically(file, toml::to_string(&charter)?.as_bytes(), false)?;
@@ -78,11 +96,23 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
 fn explain(charter: &Charter) -> Result<()> {
     let values = Layout::new(charter).values();
     let update = values * codec::width(charter.codec.kind);
-    let (members, anchors) = (charter.founders.len(), usize::from(charter.anchors.count));
+    let members = charter.founders.len() + charter.members.len();
+    let (anchors, sealers) = (usize::from(charter.anchors.count), charter.sealers.len());
     println!("network     {} ({})", charter.id()?, charter.name);
     println!(
-        "members     {members}, of whom {} must deliver for a round to close at its deadline",
+        "members     {members}, {} founders; {} contribute to a round, and {} must deliver for it to close at its deadline",
+        charter.founders.len(),
+        members.min(charter.rounds.contributors.into()),
         charter.rounds.quorum
+    );
+    let closing = match charter.rounds.closing {
+        Closing::Everyone => format!("everyone closes, seals follow by up to {} rounds", charter.rounds.horizon),
+        Closing::Leader => "an elected leader closes each round".into(),
+    };
+    println!(
+        "sealed by   {sealers} founders: {} votes seal a round, {} may lie or be away; {closing}",
+        seal::quorum(sealers),
+        seal::faults(sealers)
     );
     println!("task        {} labels: {}", charter.labels.len(), charter.labels.join(", "));
     println!(

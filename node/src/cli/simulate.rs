@@ -3,7 +3,13 @@
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use heterotune_protocol::charter::Closing;
-use heterotune_scenarios::world::{Delay, KINDS, Lie, Options, Partition, WorldError, simulate};
+use heterotune_scenarios::world::{
+    Delay, KINDS, Lie, Options, Partition, Report, WorldError, simulate, simulate_seeds,
+};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = lies())]
@@ -18,6 +24,10 @@ pub(super) struct Flags {
     /// Seeds everything: the same seed is the same world, to the last message.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Run one world for each of these seeds, the second one excluded, and print those in which something breaks that
+    /// must never break: a divergence, or an honest node that contradicts itself.
+    #[arg(long, value_name = "A..B", conflicts_with = "seed", value_parser = seeds)]
+    seeds: Option<Range<u64>>,
     /// The share of messages lost on each way from one node to the next.
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     loss: f64,
@@ -66,9 +76,17 @@ fn closing(text: &str) -> Result<Closing, WorldError> {
     Options::closing(text)
 }
 
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    text.split_once("..")
+        .and_then(|(first, last)| Some(number(first)?..number(last)?))
+        .filter(|seeds| !seeds.is_empty())
+        .ok_or_else(|| format!("the seeds are '{text}', but must be A..B in whole numbers, with A < B, as in 0..1000"))
+}
+
 /// The kinds of liars, for --help.
 fn lies() -> String {
-    let kinds = KINDS.iter().map(|(name, _, does)| format!("  {name:<12}{does}"));
+    let kinds = KINDS.iter().map(|(name, _, does)| format!("  {name:<14}{does}"));
     format!("Kinds of liars:\n{}", kinds.collect::<Vec<_>>().join("\n"))
 }
 
@@ -90,6 +108,9 @@ pub(super) fn run(flags: Flags) -> Result<()> {
         anti_entropy: flags.anti_entropy == Switch::On,
         ..Options::default()
     };
+    if let Some(seeds) = flags.seeds {
+        return search(&options, seeds);
+    }
     let report = simulate(&options).with_context(|| format!("cannot simulate seed {}", flags.seed))?;
     if flags.json {
         println!("{}", report.to_json());
@@ -97,8 +118,36 @@ pub(super) fn run(flags: Flags) -> Result<()> {
         println!("{report}");
     }
     // Whoever runs seeds in a loop stops at the one that breaks what must never break.
-    if report.diverged > 0 {
-        bail!("{} honest nodes hold another sealed state than the others, with seed {}", report.diverged, flags.seed);
+    if !report.is_sound() {
+        bail!("{}, with seed {}", damage(&report), flags.seed);
+    }
+    Ok(())
+}
+
+/// What has broken that must never break.
+fn damage(report: &Report) -> String {
+    let Report { diverged, perjured, .. } = report;
+    format!(
+        "{diverged} honest nodes hold another sealed state than the others, {perjured} have said two different things"
+    )
+}
+
+/// Looks for seeds that break what must never break.
+fn search(options: &Options, seeds: Range<u64>) -> Result<()> {
+    let (broken, unfinished) = (AtomicU64::new(0), AtomicU64::new(0));
+    let world = |seed| Options { seed, ..options.clone() };
+    let tell = |options: &Options, report: &Report| {
+        unfinished.fetch_add(u64::from(report.rounds_sealed < options.rounds), Relaxed);
+        if !report.is_sound() {
+            broken.fetch_add(1, Relaxed);
+            println!("seed {}: {}", options.seed, damage(report));
+        }
+    };
+    simulate_seeds(seeds.clone(), options.threads, world, tell).context("cannot simulate these seeds")?;
+    let (all, broken, unfinished) = (seeds.end - seeds.start, broken.into_inner(), unfinished.into_inner());
+    println!("{all} seeds: {broken} broken; in {unfinished} not all rounds were sealed in time");
+    if broken > 0 {
+        bail!("{broken} of {all} seeds break what must never break");
     }
     Ok(())
 }

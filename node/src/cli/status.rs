@@ -110,6 +110,12 @@ impl Status {
             self.field("round_closed", "updates"),
             self.field("round_closed", "agreement")
         );
+        println!(
+            "last seal   round {}: {} updates, state {}",
+            self.field("sealed", "round"),
+            self.field("sealed", "updates"),
+            self.field("sealed", "state")
+        );
         println!("accuracy    {} global, {} own", self.field("evaluated", "global"), self.field("evaluated", "own"));
         println!("mixture     {}", self.field("round_closed", "mixture_hash"));
         println!("refused     {} messages", self.refused);

@@ -100,6 +100,7 @@ impl State {
         if kind.is_entry() {
             self.take_entry(from, message, out);
         } else {
+            self.check_near(&message)?;
             self.hear(message, now, out)?;
         }
         Ok(Verdict::Accept)
@@ -141,6 +142,15 @@ impl State {
         }
     }
 
+    fn take_saved_entry(&mut self, step: Step, message: Arc<Message>) {
+        if step < self.unsealed {
+            self.ledger.set(step).insert_sealed(message);
+        } else if self.ledger.set(step).insert(message.clone()) == Inserted::Duplicate && step == self.unsealed {
+            // The third of an author's contradictions: it was wanted, and may be listed.
+            self.sealing.keep_aside(message);
+        }
+    }
+
     /// Takes in what this node's own disk holds of the steps whose genesis is known.
     pub(super) fn take_saved(&mut self, now: Now) {
         let saved = std::mem::take(&mut self.saved.messages);
@@ -162,7 +172,7 @@ impl State {
             }
             let too_old = step < self.unsealed && !self.seals.contains_key(&step);
             if kind.is_entry() && !too_old && !sealed_without(&message.id()) {
-                self.ledger.set(step).insert(message);
+                self.take_saved_entry(step, message);
             } else if !kind.is_entry() && step == self.unsealed {
                 // Nothing is said or kept again.
                 let _ = self.hear(message, now, &mut Vec::new());

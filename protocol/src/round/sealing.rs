@@ -71,6 +71,8 @@ pub(super) struct Sealing {
     certificate: Option<Certificate>,
     decided: Option<Arc<Seal>>,
     miscomputed: bool,
+    /// Sealers that have said two different things here; once is told.
+    contradictory: BTreeSet<NodeId>,
 }
 
 impl Sealing {
@@ -90,7 +92,8 @@ impl Sealing {
     /// What the sealers have said.
     pub(super) fn said(&self) -> impl Iterator<Item = &Arc<Message>> {
         let proposals = self.proposals.values().map(|heard| &heard.message);
-        self.lists.values().chain(proposals).chain(self.votes.values())
+        // Votes first: whoever takes them knows which proposals are near.
+        self.lists.values().chain(self.votes.values()).chain(proposals)
     }
 
     pub(super) fn laid_aside(&self) -> impl Iterator<Item = &Arc<Message>> {
@@ -99,8 +102,12 @@ impl Sealing {
 
     pub(super) fn lay_aside(&mut self, message: Arc<Message>) {
         if self.wanted.contains(&message.id()) {
-            self.aside.insert(message.id(), message);
+            self.keep_aside(message);
         }
+    }
+
+    pub(super) fn keep_aside(&mut self, message: Arc<Message>) {
+        self.aside.insert(message.id(), message);
     }
 
     /// A job has told what a set makes.
@@ -116,6 +123,26 @@ impl Sealing {
         self.made.insert(set, (made.digest(), made));
     }
 
+    /// The view that the sealers are in, as far as this node knows: the engine's, or one that somebody honest is in.
+    fn view(&self, faults: usize) -> u32 {
+        let mut newest: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (view, _, sealer) in self.votes.keys() {
+            newest.insert(*sealer, *view);
+        }
+        let mut views: Vec<_> = newest.into_values().collect();
+        views.sort_by(|a, b| b.cmp(a));
+        let honest = views.get(faults).copied().unwrap_or(0);
+        self.engine.as_ref().map_or(0, Engine::view).max(honest)
+    }
+
+    /// What a sealer has last precommitted, and in which view.
+    fn lock(&self, sealer: &NodeId) -> Option<(u32, Value)> {
+        self.votes.iter().rev().find_map(|((view, stage, author), message)| match message.signed.value() {
+            Content::Vote(vote) if author == sealer && *stage == Stage::Precommit => Some((*view, vote.value?)),
+            _ => None,
+        })
+    }
+
     /// The lists that a value was proposed with.
     fn grounds(&self, value: &Value) -> Option<Vec<ByteBuf>> {
         self.proposals.values().find_map(|heard| match heard.message.signed.value() {
@@ -127,8 +154,20 @@ impl Sealing {
     /// Forgets what nobody needs any more of earlier views.
     fn prune(&mut self, view: u32, me: &NodeId) {
         let first = view.saturating_sub(limits::VIEWS_KEPT);
-        self.proposals.retain(|view, _| *view >= first);
-        self.votes.retain(|(view, _, sealer), _| *view >= first || sealer == me);
+        // What the engine would propose again it needs the lists of.
+        let valid = self.engine.as_ref().and_then(Engine::valid);
+        let again = self.proposals.iter().rev().find_map(|(view, heard)| match heard.message.signed.value() {
+            Content::Proposal(proposal) if Some(proposal.value) == valid => Some(*view),
+            _ => None,
+        });
+        self.proposals.retain(|view, _| *view >= first || Some(*view) == again);
+        // A sealer with an old disk must learn from the others what it is locked on.
+        let sealers: BTreeSet<_> = self.votes.keys().map(|(_, _, sealer)| *sealer).collect();
+        let locks: BTreeMap<_, _> = sealers.iter().filter_map(|sealer| Some((*sealer, self.lock(sealer)?.0))).collect();
+        self.votes.retain(|(view, stage, sealer), _| {
+            let locked = *stage == Stage::Precommit && locks.get(sealer) == Some(view);
+            *view >= first || sealer == me || locked
+        });
     }
 }
 
@@ -181,8 +220,13 @@ impl State {
             return self.is_complete(now);
         }
         let last = self.is_beyond_the_end(Step::Round(round + 1));
+        // With a horizon of one the next round cannot close before this seal.
+        let waits = self.context.charter.rounds.horizon == 1;
         self.step > self.unsealed
-            && (last || self.step > Step::Round(round + 1) || self.missing_in(self.unsealed).is_empty())
+            && (last
+                || self.step > Step::Round(round + 1)
+                || self.missing_in(self.unsealed).is_empty()
+                || (waits && self.is_complete(now)))
     }
 
     fn start_engine(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -191,6 +235,13 @@ impl State {
         }
         let Some(genesis) = self.genesis_of(self.unsealed) else { return };
         if !self.sync.may_speak() {
+            return;
+        }
+        // A restarted sealer's engine locks again only on what it can judge by the time it hears the votes.
+        if let Some((_, value)) = self.sealing.lock(&self.me)
+            && let Some(ids) = self.ids_of(&value)
+            && self.evaluate(value.set, &ids, out).is_none()
+        {
             return;
         }
         let charter = &self.context.charter;
@@ -239,8 +290,11 @@ impl State {
 
     /// Votes, unless that would contradict what this node has said before, or may have: after a restart it goes on
     /// where it was, and below its last vote it says nothing.
-    fn vote(&mut self, vote: Vote, now: Now, out: &mut Vec<Output>) -> Vec<Act> {
+    fn vote(&mut self, mut vote: Vote, now: Now, out: &mut Vec<Output>) -> Vec<Act> {
         let (at, me) = ((vote.view, vote.stage), self.me);
+        if self.is_locked_against(&vote) {
+            vote.value = None;
+        }
         let message = if let Some(said) = self.sealing.votes.get(&(at.0, at.1, me)) {
             said.clone()
         } else {
@@ -258,6 +312,20 @@ impl State {
         let Content::Vote(vote) = message.signed.value() else { return Vec::new() };
         let ballot = ballot(&message);
         self.sealing.engine.as_mut().map(|engine| engine.voted(vote, &ballot, now)).unwrap_or_default()
+    }
+
+    /// Whether a prevote is for something else than this node has precommitted, without the proof that a quorum has
+    /// prevoted for it since. The engine knows, but for what a restart can make it forget.
+    fn is_locked_against(&self, vote: &Vote) -> bool {
+        let (Stage::Prevote, Some(value)) = (vote.stage, vote.value) else { return false };
+        let Some((locked_in, locked_on)) = self.sealing.lock(&self.me) else { return false };
+        let proven = self.sealing.proposals.get(&vote.view).is_some_and(|heard| match heard.message.signed.value() {
+            Content::Proposal(Proposal { value: proposed, polka: Some(polka), .. }) => {
+                *proposed == value && polka.view >= locked_in
+            }
+            _ => false,
+        });
+        locked_on != value && !proven
     }
 
     fn propose(&mut self, view: u32, value: Value, polka: Option<Certificate>, now: Now, out: &mut Vec<Output>) {
@@ -377,6 +445,7 @@ impl State {
     pub(super) fn hear(&mut self, message: Arc<Message>, now: Now, out: &mut Vec<Output>) -> Result<(), Reason> {
         let author = message.author();
         let contradiction = Err(Reason::Equivocation { author });
+        let mut far = false;
         match message.signed.value() {
             Content::List(_) => {
                 if self.sealing.lists.contains_key(&author) {
@@ -391,10 +460,6 @@ impl State {
                     self.tell_contradiction(&message, out);
                     return contradiction;
                 }
-                let newest = self.sealing.proposals.last_key_value().map_or(0, |(view, _)| *view);
-                if proposal.view < newest.saturating_sub(limits::VIEWS_KEPT) {
-                    return Err(Reason::Duplicate);
-                }
                 let heard = Heard { message: message.clone(), ids, weighed: false };
                 self.sealing.proposals.insert(proposal.view, heard);
             }
@@ -407,22 +472,38 @@ impl State {
                 let of_author: Vec<_> =
                     self.sealing.votes.keys().filter(|(_, _, sealer)| *sealer == author).copied().collect();
                 if of_author.len() >= 2 * limits::VIEWS_AHEAD_MAX && author != self.me {
+                    if key < of_author[0] {
+                        return Err(Reason::Duplicate);
+                    }
                     self.sealing.votes.remove(&of_author[0]);
                 }
                 self.sealing.votes.insert(key, message.clone());
                 self.count(&message, now, out);
+                // A liar may vote in all views, to the last; on disk only what is near takes room.
+                let view = self.sealing.engine.as_ref().map_or(0, Engine::view);
+                far = vote.view > view.saturating_add(limits::VIEWS_AHEAD_MAX as u32);
             }
             _ => return Ok(()),
         }
-        if self.is_sealer() && (message.kind != Kind::List || author == self.me) {
+        if self.is_sealer() && (author == self.me || (message.kind != Kind::List && !far)) {
             out.push(Output::Keep(message));
         }
         Ok(())
     }
 
-    fn tell_contradiction(&self, message: &Message, out: &mut Vec<Output>) {
+    /// Of proposals only those near the view that the sealers are in are taken from others: a liar may propose in all of
+    /// its turns, to the last.
+    pub(super) fn check_near(&self, message: &Message) -> Result<(), Reason> {
+        let Content::Proposal(proposal) = message.signed.value() else { return Ok(()) };
+        let view = self.sealing.view(faults(self.context.charter.sealers.len()));
+        if proposal.view.abs_diff(view) > limits::VIEWS_KEPT { Err(Reason::Duplicate) } else { Ok(()) }
+    }
+
+    fn tell_contradiction(&mut self, message: &Message, out: &mut Vec<Output>) {
         let (author, kind, round) = (message.author(), message.kind, message.step.round());
-        out.push(Output::Tell(Event::Conflict { author, kind, round }));
+        if self.sealing.contradictory.insert(author) {
+            out.push(Output::Tell(Event::Conflict { author, kind, round }));
+        }
     }
 
     /// Whether a proposal is its view's proposer's, and its set what a quorum's lists compute. That set.

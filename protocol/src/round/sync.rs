@@ -26,6 +26,8 @@ pub(super) struct Sync {
     pulls: BTreeMap<NodeId, Now>,
     /// The peer asked last, so that the next pull goes to the next one.
     asked_last: Option<NodeId>,
+    /// The same for pulls on the timer, so that whoever is asked in between decides nothing about them.
+    asked_on_time: Option<NodeId>,
     /// Until then nobody is asked at once: the last answer brought nothing.
     quiet_until: Now,
     /// When the next pull is due though nothing is known to be missing, and how long after it the next.
@@ -59,6 +61,11 @@ impl Sync {
     /// Whether the node knows what it has said before.
     pub(super) fn may_speak(&self) -> bool {
         self.recall.is_none()
+    }
+
+    /// Whether as many pulls are under way as may be.
+    fn is_busy(&self) -> bool {
+        self.pulls.len() >= if self.may_speak() { limits::PULLS_MAX } else { limits::RECALLS_MAX }
     }
 
     pub(super) fn entered(&mut self, now: Now) {
@@ -104,8 +111,12 @@ impl Sync {
 
     /// The next of `candidates` after the one asked last, in a circle.
     fn next_after_last(&self, candidates: &[NodeId]) -> Option<NodeId> {
+        self.next_after(self.asked_last, candidates)
+    }
+
+    fn next_after(&self, last: Option<NodeId>, candidates: &[NodeId]) -> Option<NodeId> {
         let free = || candidates.iter().filter(|peer| !self.pulls.contains_key(peer));
-        let after = free().find(|peer| self.asked_last.is_some_and(|last| **peer > last));
+        let after = free().find(|peer| last.is_some_and(|last| **peer > last));
         after.or(free().next()).copied()
     }
 }
@@ -177,7 +188,7 @@ impl State {
     }
 
     fn pull(&mut self, to: NodeId, step: Step, now: Now, out: &mut Vec<Output>) {
-        if self.sync.pulls.len() >= limits::PULLS_MAX || self.sync.pulls.contains_key(&to) {
+        if self.sync.is_busy() || self.sync.pulls.contains_key(&to) {
             return;
         }
         self.sync.pulls.insert(to, now);
@@ -194,7 +205,7 @@ impl State {
 
     /// What peers are known to hold and this node lacks is asked for at once.
     pub(super) fn pull_if_behind(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.is_finished() || self.sync.pulls.len() >= limits::PULLS_MAX {
+        if self.is_finished() || self.sync.is_busy() {
             return;
         }
         if let Some((sealer, step)) = self.next_to_recall() {
@@ -203,14 +214,14 @@ impl State {
         if now < self.sync.quiet_until || !self.sync.pulls.is_empty() {
             return;
         }
-        let ahead = self.sync.that(|_, head| head.unsealed > self.unsealed);
+        // What is wanted anybody may hold; who only claims to be ahead does not come before the others.
+        let ahead = if self.sealing.wanted().next().is_some() {
+            self.sync.connected().collect()
+        } else {
+            self.sync.that(|_, head| head.unsealed > self.unsealed)
+        };
         if let Some(peer) = self.sync.next_after_last(&ahead) {
             self.pull(peer, self.unsealed, now, out);
-        } else if self.sealing.wanted().next().is_some() {
-            let peers: Vec<_> = self.sync.connected().collect();
-            if let Some(peer) = self.sync.next_after_last(&peers) {
-                self.pull(peer, self.unsealed, now, out);
-            }
         } else if let Some((peer, round)) = self.next_comparison() {
             self.pull(peer, Step::Round(round), now, out);
         }
@@ -286,7 +297,8 @@ impl State {
             self.sync.pull_interval_ms = (2 * self.sync.pull_interval_ms).min(limits::HEAD_INTERVAL_MS);
             self.sync.pull_at = now.saturating_add(self.sync.pull_interval_ms);
             let peers: Vec<_> = self.sync.connected().collect();
-            if let Some(peer) = self.sync.next_after_last(&peers) {
+            if let Some(peer) = self.sync.next_after(self.sync.asked_on_time, &peers) {
+                self.sync.asked_on_time = Some(peer);
                 // Every other time what is to be sealed; in between the open step, and those before it.
                 let turn = self.sync.turns.entry(peer).or_default();
                 *turn += 1;

@@ -5,6 +5,7 @@ use crate::{
     charter::Charter,
     codec::quantise,
     message::{Content, Context, Head, Message, Step},
+    seal::Seal,
     testing::{charter, identity},
     verdict::{Reason, Verdict},
 };
@@ -12,6 +13,7 @@ use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::{BTreeMap, VecDeque};
 
 mod explore;
+mod sealers;
 
 /// A small generator of repeatable numbers (Steele, Lea and Flood 2014: SplitMix64).
 struct Draws(u64);
@@ -89,12 +91,36 @@ enum Parcel {
     Product(Product),
 }
 
+/// What survives a crash, kept as the node's store keeps it.
+#[derive(Clone, Default)]
+struct Disk {
+    messages: Vec<Arc<Message>>,
+    checkpoints: Vec<Checkpoint>,
+    seals: Vec<Seal>,
+}
+
+impl Disk {
+    fn seal(&mut self, seal: &Seal, forget_before: u64) {
+        self.messages.retain(|kept| {
+            let round = kept.step.round();
+            (round == 0 || round >= forget_before) && (kept.step != seal.step || seal.ids.contains(&kept.id()))
+        });
+        self.checkpoints.retain(|kept| kept.round > seal.step.round());
+        self.seals.push(seal.clone());
+    }
+
+    fn saved(&self) -> Saved {
+        let messages = self.messages.iter().map(|message| message.bytes.clone()).collect();
+        Saved { messages, checkpoints: self.checkpoints.clone(), seals: self.seals.clone() }
+    }
+}
+
 struct World {
     charter: Charter,
     states: Vec<State>,
     under_way: VecDeque<(usize, Parcel)>,
     events: Vec<Vec<Event>>,
-    disks: Vec<Saved>,
+    disks: Vec<Disk>,
     draws: Draws,
     now: Now,
     /// Gossip lost, of 100.
@@ -104,6 +130,9 @@ struct World {
     /// Nodes that are switched off.
     off: Vec<bool>,
     context: Arc<Context>,
+    /// What node 1 has written to its disk, and where it dies: 2 n before the nth write, 2 n + 1 after it.
+    kept: usize,
+    crash: Option<usize>,
     /// What node [`LIAR`] says instead of a message, to another node. Asked, it says nothing.
     bend: Option<Bend>,
 }
@@ -120,7 +149,7 @@ impl World {
             states: Vec::new(),
             under_way: VecDeque::new(),
             events: vec![Vec::new(); count],
-            disks: (0..count).map(|_| Saved::default()).collect(),
+            disks: (0..count).map(|_| Disk::default()).collect(),
             draws: Draws(seed),
             now: 1_000,
             loss,
@@ -128,6 +157,8 @@ impl World {
             off: vec![false; count],
             context: Arc::new(Context::new(charter.clone()).unwrap()),
             bend: None,
+            kept: 0,
+            crash: None,
             charter,
         };
         for node in 0..count {
@@ -150,7 +181,7 @@ impl World {
 
     /// A node dies and comes back with nothing but its disk.
     fn restart(&mut self, node: usize) {
-        let saved = self.disks[node].clone();
+        let saved = self.disks[node].saved();
         self.under_way.retain(|(to, _)| *to != node);
         (0..self.states.len()).for_each(|other| self.tell(other, Input::Disconnected(identity(node).id())));
         self.states[node] = State::new(self.context.clone(), identity(node), saved);
@@ -165,6 +196,15 @@ impl World {
     fn perform(&mut self, node: usize, outputs: Vec<Output>) {
         let me = identity(node).id();
         for output in outputs {
+            let is_durable = matches!(output, Output::Keep(_) | Output::Checkpoint(_) | Output::Seal { .. });
+            if is_durable && node == 1 {
+                self.kept += 1;
+                // The first of two crashes a write: it is lost, or it is the last thing that is done.
+                if self.crash == Some(2 * self.kept) {
+                    return self.restart(1);
+                }
+            }
+            let is_last = is_durable && node == 1 && self.crash == Some(2 * self.kept + 1);
             match output {
                 Output::Publish(message) => {
                     for other in 0..self.states.len() {
@@ -178,9 +218,9 @@ impl World {
                         self.under_way.extend(parcels);
                     }
                 }
-                Output::Keep(message) => self.disks[node].messages.push(message.bytes.clone()),
+                Output::Keep(message) => self.disks[node].messages.push(message),
                 Output::Checkpoint(checkpoint) => self.disks[node].checkpoints.push((*checkpoint).clone()),
-                Output::Seal { seal, .. } => self.disks[node].seals.push((*seal).clone()),
+                Output::Seal { seal, forget_before } => self.disks[node].seal(&seal, forget_before),
                 Output::Train(work) => {
                     if let Some(done) = made_up(&self.charter, node, &work) {
                         self.under_way.push_back((node, Parcel::Done(done)));
@@ -198,6 +238,9 @@ impl World {
                 }
                 Output::Tell(event) => self.events[node].push(event),
                 Output::Judge { .. } => {}
+            }
+            if is_last {
+                return self.restart(1);
             }
         }
     }

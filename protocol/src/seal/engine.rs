@@ -77,6 +77,11 @@ impl Engine {
         self.driver.round().as_u32().unwrap_or(0)
     }
 
+    /// What it would propose again: the last value that it has seen a quorum prevote for.
+    pub fn valid(&self) -> Option<Value> {
+        self.driver.valid_value().map(|valid| valid.value)
+    }
+
     /// Enters view 0.
     pub fn start(&mut self, now: Now) -> Vec<Act> {
         self.enter(0, now)

@@ -8,7 +8,7 @@ use heterotune_protocol::{
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What a node has kept, shared with all that hold the same.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Disk {
     messages: Vec<Arc<Message>>,
     checkpoints: BTreeMap<u64, Arc<Checkpoint>>,
@@ -16,6 +16,11 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// Whether nothing has been kept yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.checkpoints.is_empty() && self.seals.is_empty()
+    }
+
     pub(super) fn keep(&mut self, message: Arc<Message>) {
         self.messages.push(message);
     }

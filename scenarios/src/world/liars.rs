@@ -1,13 +1,16 @@
 //! Members that lie. A liar runs an honest machine and changes what goes into it and what comes out, signing with its
 //! own key: whatever a member can do, short of breaking signatures.
 
-use super::trainer::generator;
+mod seals;
+
+use super::{tally::Traffic, trainer::generator};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
     codec::{Group, quantise},
     limits,
     message::{Batch, Content, Context, Envelope, Head, Header, Kind as Said, Message, Step},
     round::{Contribution, Event, Now},
+    seal::Value,
     wire,
 };
 use rand::{Rng, RngCore};
@@ -31,10 +34,28 @@ pub enum Kind {
     FlipHeads,
     Withhold,
     Silent,
+    Clock,
+    DoubleVote,
+    BadProposal,
+    FalseList,
+    MuteSealer,
+    Backup,
+}
+
+impl Kind {
+    /// Whether only a sealer can lie so.
+    pub(super) fn is_of_sealers(self) -> bool {
+        matches!(self, Kind::DoubleVote | Kind::BadProposal | Kind::FalseList | Kind::MuteSealer)
+    }
+
+    /// Whether such a member means well: what holds for honest nodes must hold for it.
+    pub(super) fn is_honest(self) -> bool {
+        self == Kind::Backup
+    }
 }
 
 /// All kinds: their names, and what they do.
-pub const KINDS: [(&str, Kind, &str); 13] = [
+pub const KINDS: [(&str, Kind, &str); 19] = [
     ("equivocate", Kind::Equivocate, "signs two updates a round and shows each to half of its peers"),
     ("sign-flip", Kind::SignFlip, "sends its update times -10"),
     ("scale", Kind::Scale, "sends its update times 100"),
@@ -48,6 +69,12 @@ pub const KINDS: [(&str, Kind, &str); 13] = [
     ("flip-heads", Kind::FlipHeads, "signs heads with wrong digests"),
     ("withhold", Kind::Withhold, "answers pulls with half of what it has, or nothing"),
     ("silent", Kind::Silent, "says nothing, answers nothing, passes nothing on"),
+    ("clock", Kind::Clock, "has a clock that is hours off, and so are its sequence numbers"),
+    ("double-vote", Kind::DoubleVote, "a sealer: votes for two things at once and shows each to half of its peers"),
+    ("bad-proposal", Kind::BadProposal, "a sealer: proposes wrong sets, wrong states, or two things at once"),
+    ("false-list", Kind::FalseList, "a sealer: lists half of what it holds, and what nobody holds"),
+    ("mute-sealer", Kind::MuteSealer, "a sealer: contributes, but has no part in seals"),
+    ("backup", Kind::Backup, "is honest, but now and then starts again from an old copy of its disk"),
 ];
 
 /// Messages that a liar remembers to say again.
@@ -56,22 +83,29 @@ const HEARD_MAX: usize = 32;
 /// Forged messages a tick.
 const FLOOD: usize = 4;
 
+/// How far a liar's clock is off at most, in hours.
+pub(super) const CLOCK_HOURS: f64 = 12.0;
+
 /// Something a node says, and to whom.
 pub(super) struct Whisper {
     pub(super) bytes: Vec<u8>,
+    pub(super) traffic: Traffic,
     pub(super) to: Audience,
-    /// Whether it goes no further than the peers it is said to.
-    pub(super) is_local: bool,
 }
 
 impl Whisper {
-    /// A message, as honest nodes say it. Heads are for peers alone: what all nodes say on a timer can't go to all.
+    /// A message, as honest nodes say it.
     pub(super) fn of(message: &Message, to: Audience) -> Self {
-        Self { bytes: message.bytes.clone(), to, is_local: message.kind == Said::Head }
+        let traffic = match message.kind {
+            Said::Head => Traffic::Heads,
+            Said::List | Said::Proposal | Said::Vote => Traffic::Seals,
+            Said::Kernels | Said::Statistics | Said::Update => Traffic::Contributions,
+        };
+        Self { bytes: message.bytes.clone(), traffic, to }
     }
 
     fn raw(bytes: Vec<u8>) -> Self {
-        Self { bytes, to: Audience::All, is_local: false }
+        Self { bytes, traffic: Traffic::Lies, to: Audience::All }
     }
 }
 
@@ -103,13 +137,20 @@ pub(super) struct Liar {
     opened_at: Now,
     /// Updates that it has not sent yet.
     held: Vec<Arc<Message>>,
+    /// What it last saw to be sealed.
+    seen: Option<Value>,
     heard: Vec<Vec<u8>>,
 }
 
 impl Liar {
     pub(super) fn new(kind: Kind, identity: Identity, context: Arc<Context>, seed: u64, node: u32) -> Self {
         let draws = generator(seed, &[node.into(), 4]);
-        Self { kind, identity, context, draws, opened_at: 0, held: Vec::new(), heard: Vec::new() }
+        Self { kind, identity, context, draws, opened_at: 0, held: Vec::new(), seen: None, heard: Vec::new() }
+    }
+
+    /// How it lies.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Whether it passes others' messages on.
@@ -197,6 +238,9 @@ impl Liar {
 
     /// What it says instead of `message`.
     pub(super) fn say(&mut self, message: Arc<Message>) -> Vec<Whisper> {
+        if let Some(lie) = self.say_of_seals(&message) {
+            return lie;
+        }
         match (self.kind, message.signed.value()) {
             (Kind::Silent, _) => Vec::new(),
             (Kind::Equivocate, Content::Update(groups)) => {
@@ -237,9 +281,22 @@ impl Liar {
                 batch.messages.truncate(kept);
                 batch.more = false;
             }
-            _ => {}
+            // What it does not say it does not answer either.
+            _ => batch.messages.retain(|bytes| !self.hides(bytes)),
         }
         Some(batch)
+    }
+
+    /// Whether this is something of its own that it keeps to itself.
+    fn hides(&self, bytes: &[u8]) -> bool {
+        let holds_back = matches!(self.kind, Kind::Dribble | Kind::Half);
+        if !holds_back && !self.kind.is_of_sealers() {
+            return false;
+        }
+        let Ok(opened) = self.context.open_or_recall(bytes) else { return false };
+        let Header { kind, author, id, .. } = opened.header();
+        author == self.identity.id()
+            && if holds_back { self.held.iter().any(|held| held.id() == id) } else { !kind.is_entry() }
     }
 
     fn remembered(&mut self) -> Option<Vec<u8>> {

@@ -6,7 +6,7 @@
 //! says what came of it.
 //!
 //! # Layout
-//! - what to run: `options`; who lies, and how: `liars`
+//! - what to run: `options`, of many `seeds`; who lies, and how: `liars`
 //! - time: `calendar` (what is planned), `errand` (what can be), `shard` (a share of the nodes, for a thread)
 //! - a node: `node`, its `disk` and `trainer`
 //! - between them: `mesh` (links, partitions), `rumours` (gossip, and who has heard it)
@@ -26,6 +26,7 @@ mod mesh;
 mod node;
 mod options;
 mod rumours;
+mod seeds;
 mod shard;
 mod tally;
 #[cfg(test)]
@@ -34,11 +35,12 @@ mod trainer;
 
 pub use liars::{KINDS, Kind};
 pub use options::{Delay, Lie, Options, Partition, WorldError};
-pub use tally::{Percentiles, Report};
+pub use seeds::simulate_seeds;
+pub use tally::{Percentiles, Report, Traffic};
 
 use folds::Folds;
 use heterotune_crypto::{Identity, NodeId};
-use heterotune_protocol::{memo::Memo, message::Context, round::Now};
+use heterotune_protocol::{memo::Memo, message::Context, round::Now, seal::faults};
 use liars::Liar;
 use mesh::Mesh;
 use node::Node;
@@ -86,7 +88,7 @@ struct World {
     timeout_ms: u64,
 }
 
-/// Runs a world to its end: all rounds done at every honest node that is up, or [`DEADLINES_A_ROUND`] over.
+/// Runs a world to its end: all rounds sealed at every honest node that is up, or [`DEADLINES_A_ROUND`] over.
 ///
 /// # Errors
 /// Options that make no world.
@@ -166,23 +168,25 @@ impl World {
     }
 }
 
-/// Who lies. Any nodes but sealers beyond what seals can bear: of n, (n - 1) / 3.
+/// Who lies. Any nodes but sealers beyond what seals can bear; those first for lies that only sealers can tell.
 fn draw_liars(options: &Options, context: &Arc<Context>, identities: &[Identity]) -> Vec<Option<Liar>> {
     let sealers: BTreeSet<NodeId> = context.charter.sealers.iter().copied().collect();
-    let mut bearable = (sealers.len() - 1) / 3;
+    let seals = |at: usize| sealers.contains(&identities[at].id());
+    let mut bearable = faults(sealers.len());
     let mut order: Vec<usize> = (0..identities.len()).collect();
     order.shuffle(&mut generator(options.seed, &[6]));
     order.retain(|at| {
-        let seals = sealers.contains(&identities[*at].id());
-        let may = !seals || bearable > 0;
-        bearable -= usize::from(seals && may);
+        let may = !seals(*at) || bearable > 0;
+        bearable -= usize::from(seals(*at) && may);
         may
     });
+    let mut lies = options.liars.clone();
+    lies.sort_by_key(|lie| !lie.kind.is_of_sealers());
     let mut liars: Vec<Option<Liar>> = identities.iter().map(|_| None).collect();
-    let mut order = order.into_iter();
-    for lie in &options.liars {
+    for lie in &lies {
         let count = (lie.share * identities.len() as f64).round() as usize;
-        for at in order.by_ref().take(count) {
+        order.sort_by_key(|at| lie.kind.is_of_sealers() && !seals(*at));
+        for at in order.drain(..count.min(order.len())) {
             let identity = identities[at].clone();
             liars[at] = Some(Liar::new(lie.kind, identity, context.clone(), options.seed, at as u32));
         }

@@ -4,12 +4,12 @@ use super::{
     World,
     disk::Disk,
     errand::{Errand, Happening, Letter},
-    liars::{Audience, Liar, Whisper},
+    liars::{Audience, CLOCK_HOURS, Kind, Liar, Whisper},
     rumours::Rumour,
-    tally::Record,
+    tally::{Record, Traffic},
     trainer::{Trainer, generator},
 };
-use heterotune_crypto::Identity;
+use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::{
     limits,
     message::{Batch, Pull, Request, Response},
@@ -31,6 +31,10 @@ const FOLD_MS_MAX: u64 = 20;
 const CRASHED: (f64, f64) = (0.05, 1.0);
 const LEFT: (f64, f64) = (2.0, 6.0);
 
+/// The chances, per deadline, that a node with a backup makes one, and that it falls and starts again from it.
+const BACKED_UP: f64 = 0.4;
+const RESTORED: f64 = 0.2;
+
 /// A member of the world.
 pub(super) struct Node {
     index: u32,
@@ -42,6 +46,10 @@ pub(super) struct Node {
     /// It falls in the middle of what the next input brings about, for so long.
     doomed: Option<u64>,
     disk: Disk,
+    /// An old copy of its disk.
+    backup: Option<Disk>,
+    /// It starts from that when it falls.
+    restores: bool,
     trainer: Trainer,
     products: VecDeque<Product>,
     peers: BTreeSet<u32>,
@@ -75,7 +83,9 @@ impl Node {
     pub(super) fn new(index: u32, identity: Identity, liar: Option<Liar>, world: &World) -> Self {
         let options = &world.options;
         let mut draws = generator(options.seed, &[index.into(), 5]);
-        let skew_ms = (options.skew_s * 1_000.0 * draws.random_range(-1.0..=1.0f64)) as i64;
+        let is = |kind| liar.as_ref().is_some_and(|liar| liar.kind() == kind);
+        let most_s = if is(Kind::Clock) { 3_600.0 * CLOCK_HOURS } else { options.skew_s };
+        let skew_ms = (most_s * 1_000.0 * draws.random_range(-1.0..=1.0f64)) as i64;
         Self {
             index,
             identity,
@@ -83,6 +93,8 @@ impl Node {
             life: 0,
             doomed: None,
             disk: Disk::default(),
+            backup: None,
+            restores: false,
             trainer: Trainer::new(options.seed, index, options.deadline_ms),
             products: VecDeque::new(),
             peers: BTreeSet::new(),
@@ -90,11 +102,20 @@ impl Node {
             questions: 0,
             judging: BTreeMap::new(),
             tickets: 0,
-            record: Record::new(liar.is_none()),
+            record: Record::new(liar.as_ref().is_none_or(|liar| liar.kind().is_honest())),
             liar,
             draws,
             skew_ms,
         }
+    }
+
+    fn has_backups(&self) -> bool {
+        self.liar.as_ref().is_some_and(|liar| liar.kind() == Kind::Backup)
+    }
+
+    /// Who it is.
+    pub(super) fn id(&self) -> NodeId {
+        self.identity.id()
     }
 
     /// Its machine, if it is up.
@@ -109,7 +130,7 @@ impl Node {
         for at in here.world.mesh.changes() {
             here.errands.push(Errand { at, to: self.index, what: Happening::Relink });
         }
-        if here.world.options.crash + here.world.options.churn > 0.0 {
+        if here.world.options.crash + here.world.options.churn > 0.0 || self.has_backups() {
             let after = self.draws.random_range(0..here.world.options.deadline_ms);
             here.plan(after, self.index, Happening::Fate);
         }
@@ -177,7 +198,14 @@ impl Node {
     fn draw_fate(&mut self, here: &mut Here<'_>) {
         let options = &here.world.options;
         here.plan(options.deadline_ms, self.index, Happening::Fate);
-        let (crashes, leaves) = (self.draws.random_bool(options.crash), self.draws.random_bool(options.churn));
+        let (mut crashes, leaves) = (self.draws.random_bool(options.crash), self.draws.random_bool(options.churn));
+        if self.has_backups() {
+            if self.draws.random_bool(BACKED_UP) && !self.disk.is_empty() {
+                self.backup = Some(self.disk.clone());
+            }
+            self.restores = self.draws.random_bool(RESTORED);
+            crashes |= self.restores;
+        }
         let (least, most) = if leaves { LEFT } else { CRASHED };
         if self.state.is_some() && (crashes || leaves) {
             let away = self.draws.random_range(least..most) * options.deadline_ms as f64;
@@ -190,6 +218,11 @@ impl Node {
     fn fall(&mut self, away_ms: u64, here: &mut Here<'_>) {
         self.state = None;
         self.life += 1;
+        if std::mem::take(&mut self.restores)
+            && let Some(backup) = &self.backup
+        {
+            self.disk = backup.clone();
+        }
         self.trainer.stop();
         self.products.clear();
         self.asked.clear();
@@ -282,7 +315,7 @@ impl Node {
             Output::Judge { ticket, verdict } => {
                 if let Some((rumour, from)) = self.judging.remove(&ticket)
                     && verdict == Verdict::Accept
-                    && !rumour.is_local
+                    && rumour.traffic != Traffic::Heads
                     && self.liar.as_ref().is_none_or(Liar::passes_on)
                 {
                     self.spread(&rumour, Audience::All, Some(from), here);
@@ -324,8 +357,11 @@ impl Node {
     }
 
     fn whisper(&mut self, whispers: Vec<Whisper>, here: &mut Here<'_>) {
-        for Whisper { bytes, to, is_local } in whispers {
-            let rumour = if is_local { Rumour::local(bytes) } else { here.world.rumours.say(bytes, here.now) };
+        for Whisper { bytes, traffic, to } in whispers {
+            let rumour = match traffic {
+                Traffic::Heads => Rumour::local(bytes),
+                _ => here.world.rumours.say(bytes, traffic, here.now),
+            };
             // It has heard itself.
             rumour.is_news_to(self.index);
             self.spread(&rumour, to, None, here);
@@ -337,7 +373,7 @@ impl Node {
         let peers = std::mem::take(&mut self.peers);
         for peer in peers.iter().copied().filter(|peer| Some(*peer) != not_to && to.includes(*peer)) {
             let what = Happening::Gossip { from: self.index, rumour: rumour.clone() };
-            self.send(peer, rumour.bytes.len(), what, here);
+            self.send(peer, rumour.traffic, rumour.bytes.len(), what, here);
         }
         self.peers = peers;
     }
@@ -350,7 +386,7 @@ impl Node {
         here.plan(here.world.timeout_ms, self.index, Happening::Timeout { question });
         if here.world.options.anti_entropy && self.peers.contains(&to) {
             let (size, letter) = (bytes.len(), Box::new(Letter { question, bytes }));
-            self.send(to, size, Happening::Question { from: self.index, letter }, here);
+            self.send(to, Traffic::Pulls, size, Happening::Question { from: self.index, letter }, here);
         }
     }
 
@@ -363,13 +399,13 @@ impl Node {
         if let Some(Ok(bytes)) = bytes {
             let (to, question) = ((ticket >> 32) as u32, ticket as u32);
             let (size, letter) = (bytes.len(), Box::new(Letter { question, bytes }));
-            self.send(to, size, Happening::Answer { from: self.index, letter }, here);
+            self.send(to, Traffic::Answers, size, Happening::Answer { from: self.index, letter }, here);
         }
     }
 
     /// Sends a parcel, which may be lost.
-    fn send(&mut self, to: u32, bytes: usize, what: Happening, here: &mut Here<'_>) {
-        self.record.bytes += bytes as u64;
+    fn send(&mut self, to: u32, traffic: Traffic, bytes: usize, what: Happening, here: &mut Here<'_>) {
+        *self.record.bytes.entry(traffic).or_default() += bytes as u64;
         if !self.draws.random_bool(here.world.options.loss) {
             self.call(to, what, here);
         }

@@ -1,5 +1,6 @@
 //! Gossip under way, and who has heard it: the duplicate caches of all nodes, a bit a node and message.
 
+use super::tally::Traffic;
 use heterotune_crypto::Digest;
 use heterotune_protocol::round::Now;
 use std::{
@@ -13,8 +14,8 @@ use std::{
 /// A message on its way; all its copies share it.
 pub(super) struct Rumour {
     pub(super) bytes: Vec<u8>,
-    /// Whether it is for the speaker's own peers alone.
-    pub(super) is_local: bool,
+    /// Heads are for the speaker's own peers alone.
+    pub(super) traffic: Traffic,
     /// A bit a node. Every node touches only its own, so that threads change nothing.
     heard: Box<[AtomicU64]>,
 }
@@ -22,7 +23,7 @@ pub(super) struct Rumour {
 impl Rumour {
     /// For the speaker's own peers, who hear it once.
     pub(super) fn local(bytes: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { bytes, is_local: true, heard: Box::default() })
+        Arc::new(Self { bytes, traffic: Traffic::Heads, heard: Box::default() })
     }
 
     /// Whether `node` has not heard it before. Now it has.
@@ -55,11 +56,11 @@ impl Rumours {
     }
 
     /// The rumour with this content.
-    pub(super) fn say(&self, bytes: Vec<u8>, now: Now) -> Arc<Rumour> {
+    pub(super) fn say(&self, bytes: Vec<u8>, traffic: Traffic, now: Now) -> Arc<Rumour> {
         let words = self.nodes.div_ceil(64);
         let make = |bytes| {
             let heard = (0..words).map(|_| AtomicU64::new(0)).collect();
-            (now, Arc::new(Rumour { bytes, is_local: false, heard }))
+            (now, Arc::new(Rumour { bytes, traffic, heard }))
         };
         let key = Digest::of("heterotune 2026 rumour", &[&bytes]);
         let mut all = self.all();
@@ -87,12 +88,13 @@ mod tests {
     #[test]
     fn everybody_hears_it_once() {
         let rumours = Rumours::new(70);
-        let rumour = rumours.say(vec![1], 5);
+        let say = |now| rumours.say(vec![1], Traffic::Contributions, now);
+        let rumour = say(5);
         assert!(rumour.is_news_to(69) && !rumour.is_news_to(69) && rumour.is_news_to(5));
-        assert!(!rumours.say(vec![1], 6).is_news_to(5), "the same content, another rumour");
+        assert!(!say(6).is_news_to(5), "the same content, another rumour");
         rumours.forgotten_by(69);
         assert!(rumour.is_news_to(69) && !rumour.is_news_to(5));
         rumours.forget_before(6);
-        assert!(rumours.say(vec![1], 7).is_news_to(5));
+        assert!(say(7).is_news_to(5));
     }
 }

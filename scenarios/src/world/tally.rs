@@ -1,25 +1,61 @@
 //! What a run comes to.
 
 use crate::table::{align, bytes, thousands};
-use heterotune_crypto::Digest;
+use heterotune_crypto::{Digest, NodeId};
 use heterotune_protocol::{
     message::{Kind, Step},
     round::{Event, Now},
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use super::node::Node;
+
+/// What bytes are sent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Traffic {
+    /// Gossip: updates, and what founders contribute to genesis.
+    Contributions,
+    /// Gossip: lists, proposals and votes.
+    Seals,
+    /// Gossip that breaks the rules.
+    Lies,
+    /// Heads. They are for peers alone: what all nodes say on a timer can't go to all.
+    Heads,
+    /// Questions to peers.
+    Pulls,
+    /// Answers to them.
+    Answers,
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Traffic::Contributions => "contributions",
+            Traffic::Seals => "seals",
+            Traffic::Lies => "lies",
+            Traffic::Heads => "heads",
+            Traffic::Pulls => "pulls",
+            Traffic::Answers => "answers",
+        })
+    }
+}
 
 /// What one node has seen and sent.
 #[derive(Default)]
 pub(super) struct Record {
     pub(super) is_honest: bool,
     /// Sent, lost parcels included.
-    pub(super) bytes: u64,
+    pub(super) bytes: BTreeMap<Traffic, u64>,
     accepted: u64,
     refused: BTreeMap<String, u64>,
     conflicts: u64,
+    /// Who has said two different things to it.
+    contradicted_by: BTreeSet<NodeId>,
     /// When each round was closed first.
     closed_at: BTreeMap<u64, Now>,
     /// The states of the sealed rounds.
@@ -43,7 +79,10 @@ impl Record {
                 let words = reason.split(':').next().unwrap_or_default();
                 *self.refused.entry(words.into()).or_default() += 1;
             }
-            Event::Conflict { .. } => self.conflicts += 1,
+            Event::Conflict { author, .. } => {
+                self.conflicts += 1;
+                self.contradicted_by.insert(author);
+            }
             Event::RoundClosed { round, .. } => {
                 self.closed_at.entry(round).or_insert(now);
             }
@@ -83,6 +122,8 @@ pub struct Report {
     pub rounds_sealed: u64,
     /// Honest nodes that hold another state of some sealed round than most.
     pub diverged: usize,
+    /// Honest nodes that have said two different things in one step.
+    pub perjured: usize,
     /// Updates that nodes took in, their own included, over all nodes.
     pub accepted: u64,
     /// Messages that nodes refused, over all nodes, by the reason.
@@ -91,6 +132,8 @@ pub struct Report {
     pub conflicts: u64,
     /// Bytes that a node has sent, in the mean.
     pub bytes_per_node: u64,
+    /// Those, by what they were sent for.
+    pub bytes_by_traffic: BTreeMap<Traffic, u64>,
     /// The same, for each update that it took in.
     pub bytes_per_node_per_accepted_update: u64,
     /// From closing a round to its seal, at one node: 0 where the seal came first.
@@ -126,9 +169,15 @@ impl Report {
             *refused.entry(reason.clone()).or_default() += count;
         }
         let count = records().count();
-        let sent: u64 = records().map(|record| record.bytes).sum();
+        let mut traffic = BTreeMap::<Traffic, u64>::new();
+        for (what, bytes) in records().flat_map(|record| &record.bytes) {
+            *traffic.entry(*what).or_default() += bytes;
+        }
+        let sent: u64 = traffic.values().sum();
         let accepted: u64 = records().map(|record| record.accepted).sum();
         let states = common_states(honest());
+        let contradictory: BTreeSet<_> = honest().flat_map(|record| &record.contradicted_by).collect();
+        let perjured = |node: &&Node| node.record.is_honest && contradictory.contains(&node.id());
         let differs = |record: &&Record| {
             record.contradicts_itself || record.sealed.iter().any(|(round, state)| states.get(round) != Some(state))
         };
@@ -137,10 +186,12 @@ impl Report {
             rounds_done: up().map(closed).min().unwrap_or(0),
             rounds_sealed: up().map(|node| node.record.sealed()).min().unwrap_or(0),
             diverged: honest().filter(differs).count(),
+            perjured: nodes.clone().filter(perjured).count(),
             accepted,
             refused,
             conflicts: honest().map(|record| record.conflicts).sum(),
             bytes_per_node: sent / count.max(1) as u64,
+            bytes_by_traffic: traffic.into_iter().map(|(what, bytes)| (what, bytes / count.max(1) as u64)).collect(),
             bytes_per_node_per_accepted_update: sent / accepted.max(1),
             seal_delay_ms: Percentiles::of(honest().flat_map(|record| &record.seal_delays_ms).copied().collect()),
             wall_s,
@@ -173,14 +224,20 @@ impl fmt::Display for Report {
             ("rounds done", thousands(self.rounds_done)),
             ("rounds sealed", thousands(self.rounds_sealed)),
             ("nodes diverged", thousands(self.diverged as u64)),
+            ("nodes perjured", thousands(self.perjured as u64)),
             ("updates accepted", thousands(self.accepted)),
             ("conflicts seen", thousands(self.conflicts)),
             ("sent per node", bytes(self.bytes_per_node as f64)),
+        ];
+        let traffic: Vec<_> =
+            self.bytes_by_traffic.iter().map(|(what, sent)| (format!("  {what}"), bytes(*sent as f64))).collect();
+        rows.extend(traffic.iter().map(|(what, sent)| (what.as_str(), sent.clone())));
+        rows.extend([
             ("  per update", bytes(self.bytes_per_node_per_accepted_update as f64)),
             ("seal after closing, median", format!("{} ms", thousands(self.seal_delay_ms.p50))),
             ("  99th percentile", format!("{} ms", thousands(self.seal_delay_ms.p99))),
             ("computed in", format!("{:.1} s", self.wall_s)),
-        ];
+        ]);
         let refused: Vec<_> = self.refused.iter().map(|(reason, count)| (reason.as_str(), thousands(*count))).collect();
         if !refused.is_empty() {
             rows.push(("messages refused", String::new()));

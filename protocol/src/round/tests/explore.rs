@@ -204,3 +204,43 @@ fn a_lying_proposer_seals_nothing() {
         });
     }
 }
+
+/// A node that dies before or after any of its writes, with what it was about to do undone, loses no round and says
+/// nothing twice.
+#[test]
+fn a_node_may_die_at_every_write() {
+    for closing in BOTH {
+        let mut charter = strict(3);
+        (charter.rounds.total, charter.rounds.closing) = (2, closing);
+        let mut undisturbed = World::new(charter.clone(), 1, 0);
+        let state = undisturbed.run_to_the_end();
+        assert!(undisturbed.kept > 20, "{}", undisturbed.kept);
+        for crash in 2..2 * undisturbed.kept + 2 {
+            let mut world = World::new(charter.clone(), 1, 0);
+            world.crash = Some(crash);
+            assert_eq!(world.run_to_the_end(), state, "crash {crash}");
+            let told: Vec<_> = world.events.iter().flatten().collect();
+            assert!(!told.iter().any(|event| matches!(event, Event::Conflict { .. })), "crash {crash}");
+        }
+    }
+}
+
+/// A node that comes back with an old copy of its disk signs nothing that contradicts what it has signed since.
+#[test]
+fn an_old_backup_makes_nobody_contradict_itself() {
+    for closing in BOTH {
+        for (seed, taken_at) in (0..12).map(|seed| (seed, 20 + 23 * seed as usize)) {
+            let mut charter = charter(4);
+            (charter.rounds.total, charter.rounds.closing) = (5, closing);
+            let mut world = World::new(charter, seed, 10);
+            (0..taken_at).for_each(|_| world.step());
+            let backup = world.disks[1].clone();
+            (0..60 + 11 * taken_at % 200).for_each(|_| world.step());
+            world.disks[1] = backup;
+            world.restart(1);
+            world.run_to_the_end();
+            let told: Vec<_> = world.events.iter().flatten().collect();
+            assert!(!told.iter().any(|event| matches!(event, Event::Conflict { .. })), "{closing:?}, seed {seed}");
+        }
+    }
+}
