@@ -419,7 +419,8 @@ impl State {
         }
         let state: Checkpoint = wire::decode(state, limits::STATE_BYTES_MAX)?;
         let digest = state.digest();
-        let fits = state.round == round + 1 && state.mixture.fits(&self.context.layout);
+        // As on the disk: what would not be found again must not be taken.
+        let fits = state.round == round + 1 && state.genesis == genesis && state.mixture.fits(&self.context.layout);
         if digest != seal.value().state || !fits {
             return Err(Reason::Seal { what: "a snapshot of another state" });
         }
