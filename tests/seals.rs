@@ -4,6 +4,7 @@
 mod common;
 #[path = "seals/lab.rs"]
 mod lab;
+#[allow(dead_code, reason = "it plays more elsewhere")]
 #[path = "hostile/members.rs"]
 mod members;
 

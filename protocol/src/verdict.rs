@@ -31,6 +31,7 @@ impl From<Reason> for Verdict {
             | Reason::OtherGenesis { .. }
             | Reason::Equivocation { .. }
             | Reason::Flood
+            | Reason::NotAContributor { .. }
             | Reason::Relayed => Verdict::Ignore(reason),
             _ => Verdict::Reject(reason),
         }
