@@ -327,11 +327,11 @@ impl State {
             unsealed: self.unsealed,
             more: false,
             messages: Vec::new(),
-            seal: self.seals.get(&pull.step).map(|seal| (**seal).clone()),
+            seal: self.seals.get(&pull.step).map(|seal| Box::new((**seal).clone())),
             snapshot: None,
         };
         if pull.step < self.unsealed && batch.seal.is_none() && pull.step.round() > 0 {
-            batch.snapshot = self.snapshot();
+            batch.snapshot = self.snapshot().map(Box::new);
             return batch;
         }
         let have: BTreeSet<_> = pull.have.iter().take(limits::PULL_IDS_MAX).collect();
@@ -377,7 +377,7 @@ impl State {
         }
         if let Some(seal) = batch.seal.clone() {
             new |= seal.step == self.unsealed;
-            if let Err(reason) = self.take_seal(seal) {
+            if let Err(reason) = self.take_seal(*seal) {
                 wrong = true;
                 out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes: 0 }));
             }
