@@ -47,10 +47,10 @@ impl Network {
         let first = founders[0];
         founders.push(Identity::from_seed(1, "liar").id());
         let rows = |host: usize| 40 * host..40 * (host + 1);
-        let anchors =
-            (0..HONEST).map(|host| digits(&home.join(format!("data-{host}")), rows(host), 300..330, 400..430));
+        let data = |host| digits(&home.join(format!("data-{host}")), rows(host), 300..330, 400..430);
+        let anchors: Vec<_> = (0..HONEST).map(data).collect();
         let labels = (0..10).map(|label| label.to_string()).collect();
-        let mut charter = Charter::new("seven", founders, labels, anchors.last().unwrap());
+        let mut charter = Charter::new("seven", founders, labels, anchors[0].clone());
         (charter.adapter.slots, charter.adapter.branches) = (1, 2);
         (charter.adapter.rank, charter.adapter.readout_rank) = (4, 8);
         let rounds = &mut charter.rounds;

@@ -29,9 +29,10 @@ impl From<Reason> for Verdict {
             | Reason::Stale { .. }
             | Reason::Early { .. }
             | Reason::OtherGenesis { .. }
+            // Who is a step behind passes updates on before it can know who contributes.
+            | Reason::NotAContributor { .. }
             | Reason::Equivocation { .. }
             | Reason::Flood
-            | Reason::NotAContributor { .. }
             | Reason::Relayed => Verdict::Ignore(reason),
             _ => Verdict::Reject(reason),
         }

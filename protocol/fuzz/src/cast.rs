@@ -5,11 +5,12 @@ use heterotune_protocol::{
     charter::{Alignment, Anchors, Charter, Closing, Codec, CodecKind, Readout},
     codec::quantise,
     genesis::{Kernels, Statistics},
-    message::Step,
+    memo::Memo,
+    message::{Context, Step},
     round::{Contribution, Work},
     seal,
 };
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Members of every network.
 pub const MEMBERS: usize = 4;
@@ -30,12 +31,11 @@ pub fn key(member: usize) -> NodeId {
 /// Who of the members is honest, and who seals: the first ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
+    byte: u8,
     /// Honest members; the others lie.
     pub honest: usize,
     /// Sealers.
     pub sealers: usize,
-    /// What else the charter varies in.
-    variant: u8,
 }
 
 impl Cast {
@@ -47,7 +47,7 @@ impl Cast {
             2 => (1, 4),
             _ => (3, 3),
         };
-        Self { honest, sealers, variant: byte >> 2 }
+        Self { byte, honest, sealers }
     }
 
     /// The same, where nobody lies.
@@ -65,9 +65,17 @@ impl Cast {
         self.sealers.saturating_sub(self.honest) <= seal::faults(self.sealers)
     }
 
-    /// The charter.
-    pub fn charter(&self) -> Charter {
-        let is = |bit: u8| self.variant >> bit & 1 == 1;
+    /// The charter's context. It remembers what verified from one input to the next: signatures take most of the time,
+    /// and the same bytes verify again.
+    pub fn context(&self) -> Arc<Context> {
+        static ALL: [OnceLock<Arc<Context>>; 256] = [const { OnceLock::new() }; 256];
+        let context = || Context::new(self.charter()).expect("the charter is sound").with_memo(Memo::new(4_096));
+        ALL[usize::from(self.byte)].get_or_init(|| Arc::new(context())).clone()
+    }
+
+    fn charter(&self) -> Charter {
+        // Two bits are the cast, six the charter's.
+        let is = |bit: u8| self.byte >> (bit + 2) & 1 == 1;
         let keys: Vec<_> = (0..MEMBERS).map(key).collect();
         let labels = ["a", "b"].map(String::from).to_vec();
         let mut charter = Charter::new("fuzz", keys, labels, Anchors { digest: Digest::ZERO, count: 8 });

@@ -41,7 +41,8 @@ impl Heard {
 
     /// Remembers a message.
     pub fn hear(&mut self, message: &Arc<Message>) {
-        if self.messages.len() < HEARD_MAX {
+        let again = self.messages.iter().rev().take(8).any(|heard| heard.id() == message.id());
+        if self.messages.len() < HEARD_MAX && !again {
             self.messages.push(message.clone());
         }
     }
@@ -66,13 +67,15 @@ impl Heard {
         }
     }
 
-    /// A liar says something about a step.
-    pub fn say(&mut self, bytes: &mut Bytes, author: usize, step: Step) -> Option<Arc<Message>> {
-        let content = self.content(bytes, author, step)?;
+    /// Liars say something about a step: one of them, or all of them the same.
+    pub fn say(&mut self, bytes: &mut Bytes, author: usize, step: Step) -> Vec<Arc<Message>> {
+        let authors = if bytes.once_in(3) { self.cast.honest..MEMBERS } else { author..author + 1 };
+        let Some(content) = self.content(bytes, author, step) else { return Vec::new() };
         let genesis = if bytes.once_in(16) { Digest::ZERO } else { self.genesis(step) };
-        let message = Arc::new(self.sign(author, genesis, step, content)?);
-        self.hear(&message);
-        Some(message)
+        let sign = |author| Some(Arc::new(self.sign(author, genesis, step, content.clone())?));
+        let messages: Vec<_> = authors.filter_map(sign).collect();
+        messages.iter().for_each(|message| self.hear(message));
+        messages
     }
 
     fn sign(&mut self, author: usize, genesis: Digest, step: Step, content: Content) -> Option<Message> {
@@ -81,8 +84,13 @@ impl Heard {
     }
 
     fn content(&mut self, bytes: &mut Bytes, author: usize, step: Step) -> Option<Content> {
+        let charter = &self.context.charter;
         Some(match bytes.byte() % 9 {
-            0 => Content::Update(self.update(bytes)),
+            0 => match if bytes.once_in(16) { Self::near(bytes, step) } else { step } {
+                Step::Kernels => Content::Kernels(kernels(charter, author, bytes.byte())?),
+                Step::Statistics => Content::Statistics(statistics(charter, author, bytes.byte())?),
+                Step::Round(_) => Content::Update(self.update(bytes)),
+            },
             1 => Content::List(self.list(bytes, step)),
             2 => {
                 let value = if bytes.once_in(4) { None } else { Some(self.value(bytes, step)) };
@@ -93,8 +101,6 @@ impl Heard {
                 let unsealed = Self::near(bytes, step);
                 Content::Head(Head { unsealed, state: self.digest(bytes), sets: self.digest(bytes) })
             }
-            5 => Content::Kernels(kernels(&self.context.charter, author, bytes.byte())?),
-            6 => Content::Statistics(statistics(&self.context.charter, author, bytes.byte())?),
             // The same as somebody else.
             _ => bytes.pick(&self.of(step))?.signed.value().clone(),
         })
@@ -229,6 +235,7 @@ impl Heard {
 
     fn snapshot(&mut self, bytes: &mut Bytes) -> Option<Snapshot> {
         let mut state = bytes.pick(&self.states)?.clone();
+        state.round = state.round.saturating_add(bytes.below(4) as u64);
         (0..bytes.below(4)).for_each(|_| alter_state(bytes, &mut state));
         let step = Step::Round(state.round.saturating_sub(1));
         let seal = self.seal(bytes, step, Some(state.digest()));

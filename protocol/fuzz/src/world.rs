@@ -8,7 +8,7 @@
 //!
 //! And where no more sealers lie than may:
 //! - all honest nodes seal the same, and compute what is sealed
-//! - no honest node refuses what another says
+//! - no honest node rejects what another says or passes on
 
 use super::{
     bytes::Bytes,
@@ -17,7 +17,6 @@ use super::{
 };
 use heterotune_crypto::Digest;
 use heterotune_protocol::{
-    memo::Memo,
     message::{Batch, Content, Context, Kind, Message, Pull, Step},
     round::{Checkpoint, Contribution, Event, Input, Job, Now, Output, Saved, State},
     seal::{Seal, Stage},
@@ -101,8 +100,7 @@ pub struct World {
 impl World {
     /// A network where nobody has started yet.
     pub fn new(cast: Cast) -> Self {
-        let context = Context::new(cast.charter()).expect("the charter is sound").with_memo(Memo::new(1_024));
-        let context = Arc::new(context);
+        let context = cast.context();
         let heard = Heard::new(context.clone(), cast);
         Self { cast, context, nodes: Vec::new(), under_way: VecDeque::new(), heard, now: 1_000 }
     }
@@ -186,10 +184,13 @@ impl World {
             }
             _ if liars > 0 => {
                 let step = Heard::near(bytes, step);
-                let Some(message) = self.heard.say(bytes, peer, step) else { return };
+                let said = self.heard.say(bytes, peer, step);
                 let to_all = bytes.once_in(2);
                 for to in (0..self.nodes.len()).filter(|to| to_all || *to == node) {
-                    self.tell(to, Input::Message { ticket: 0, from: key(peer), bytes: message.bytes.clone() });
+                    for message in &said {
+                        let bytes = message.bytes.clone();
+                        self.tell(to, Input::Message { ticket: 0, from: message.author(), bytes });
+                    }
                 }
             }
             _ => self.tick(300),
@@ -215,11 +216,25 @@ impl World {
 
     fn tell(&mut self, to: usize, input: Input) {
         let Some(node) = self.nodes.get_mut(to) else { return };
-        let outputs = node.state.handle(input, self.now);
-        outputs.into_iter().for_each(|output| self.perform(to, output));
+        let said = if let Input::Message { bytes, .. } = &input { bytes.clone() } else { Vec::new() };
+        for output in node.state.handle(input, self.now) {
+            if let Output::Judge { verdict: Verdict::Accept, .. } = output {
+                self.gossip(to, &said);
+            }
+            self.perform(to, output);
+        }
         let Some(node) = self.nodes.get(to) else { return };
         let sealed = node.state.sealed().filter(|state| state.round > 1).map(|state| (state.round - 1, state.digest()));
         sealed.into_iter().for_each(|(round, state)| self.is_sealed(to, round, state));
+    }
+
+    /// A node says something, or passes it on.
+    fn gossip(&mut self, from: usize, bytes: &[u8]) {
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != from) {
+            if self.under_way.len() < UNDER_WAY_MAX {
+                self.under_way.push_back((peer, Parcel::Said { from, bytes: bytes.to_vec() }));
+            }
+        }
     }
 
     fn perform(&mut self, at: usize, output: Output) {
@@ -228,12 +243,7 @@ impl World {
             Output::Publish(message) => {
                 check_said(node, &message);
                 self.heard.hear(&message);
-                for peer in (0..self.nodes.len()).filter(|peer| *peer != at) {
-                    if self.under_way.len() < UNDER_WAY_MAX {
-                        let said = Parcel::Said { from: at, bytes: message.bytes.clone() };
-                        self.under_way.push_back((peer, said));
-                    }
-                }
+                self.gossip(at, &message.bytes);
             }
             Output::Keep(message) => {
                 node.kept.insert(message.id());
@@ -261,7 +271,7 @@ impl World {
                 self.under_way.push_back((ticket as usize, Parcel::Answer { from: at, batch }));
             }
             Output::Judge { ticket: 1, verdict: Verdict::Reject(reason) } if self.cast.is_safe() => {
-                panic!("{reason}, said an honest node");
+                panic!("an honest node passed it on: {reason}");
             }
             Output::Judge { .. } => {}
             Output::Tell(Event::Sealed { round, state, .. }) => self.is_sealed(at, round, state),

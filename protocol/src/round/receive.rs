@@ -4,7 +4,7 @@ use super::{Event, Now, Output, State};
 use crate::{
     ledger::{Entry, Inserted},
     limits,
-    message::{Header, Kind, Message, Step},
+    message::{Content, Header, Kind, Message, Step},
     verdict::{Reason, Verdict},
 };
 use heterotune_crypto::NodeId;
@@ -81,7 +81,12 @@ impl State {
             if self.early.len() >= limits::EARLY_MAX {
                 return Err(Reason::Early { round: step.round(), open: self.step.round() });
             }
-            self.context.verify_opened(opened, bytes)?;
+            let message = self.context.verify_opened(opened, bytes)?;
+            if let Content::Proposal(proposal) = message.signed.value() {
+                // Else those who are ahead would reject what this node passes on.
+                self.check_turn(&message, proposal)?;
+                self.check_proposal(&message, proposal)?;
+            }
             self.early.insert(key, (from, bytes.to_vec()));
             return Ok(Verdict::Accept);
         }

@@ -507,7 +507,7 @@ impl State {
         }
     }
 
-    fn check_turn(&self, message: &Message, proposal: &Proposal) -> Result<(), Reason> {
+    pub(super) fn check_turn(&self, message: &Message, proposal: &Proposal) -> Result<(), Reason> {
         let turn = proposer(&message.genesis, message.step, proposal.view, &self.context.charter.sealers);
         if turn == Some(message.author()) {
             return Ok(());
@@ -516,7 +516,7 @@ impl State {
     }
 
     /// Whether a proposal's set is what a quorum's lists compute. That set.
-    fn check_proposal(&self, message: &Message, proposal: &Proposal) -> Result<Vec<Digest>, Reason> {
+    pub(super) fn check_proposal(&self, message: &Message, proposal: &Proposal) -> Result<Vec<Digest>, Reason> {
         let wrong = |what| Err(Reason::Seal { what });
         let sealers = &self.context.charter.sealers;
         let genesis = message.genesis;

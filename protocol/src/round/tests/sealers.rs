@@ -228,8 +228,15 @@ fn all_that_is_sealed_can_be_had() {
     });
     let certificate = Certificate { view: 0, stage: Stage::Precommit, value, ballots: ballots.collect() };
     let seal = Some(crate::seal::Seal { step: STEP, ids, certificate });
-    let batch =
-        Batch { step: STEP, open: STEP.next(), unsealed: STEP, more: false, messages: vec![], seal, snapshot: None };
+    let batch = Batch {
+        step: STEP,
+        open: STEP.next(),
+        unsealed: STEP,
+        more: false,
+        messages: vec![],
+        seal: seal.map(Box::new),
+        snapshot: None,
+    };
     let from = identity(liar).id();
     world.tell(me, Input::Answered { from, batch: batch.clone() });
     let messages = vec![ByteBuf::from(more[1].bytes.clone())];
