@@ -70,7 +70,7 @@ impl Store {
                 )
             }
             error => anyhow::anyhow!(
-                "cannot open {}: {error}; restore it from a backup or move it away to start anew",
+                "cannot open {}: {error}; restore it from a backup; with the same key and no ledger a node contradicts what it has said, so without one take a new key",
                 path.display()
             ),
         })?;

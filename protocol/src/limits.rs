@@ -89,11 +89,15 @@ pub const EXPONENT_RANGE_MAX: i16 = 60;
 /// Rounds behind the current one whose updates are still taken and refolded.
 pub const HORIZON_MAX: u64 = 16;
 
-/// Ids in a list, a seal, a pull: a message of every contributor, and a second one as the proof of a conflict. 4.4 KB.
+/// Ids in a list: a message of every contributor, and a second one as the proof of a conflict. 4.4 KB.
 pub const IDS_MAX: usize = 2 * CONTRIBUTORS_MAX;
 
-/// The largest seal: the ids of a round, and 31 ballots of 160 bytes: 10 KB.
-pub const SEAL_BYTES_MAX: usize = 16 * 1024;
+/// Ids in a seal. Of n sealers' lists, with two ids of an author each, at most 2 n / (f + 1) have the support of f + 1:
+/// fewer than 6 of an author who shows every sealer something else. 13 KB.
+pub const SEALED_IDS_MAX: usize = 6 * CONTRIBUTORS_MAX;
+
+/// The largest seal: its ids, and 31 ballots of 160 bytes: 18 KB.
+pub const SEAL_BYTES_MAX: usize = 24 * 1024;
 
 /// The largest sealed state: every value of the largest mixture as a 9-byte CBOR integer, evidence of and ban on
 /// every member that has ever contributed (46 bytes each), and the digests of the horizon: 1.3 MB.

@@ -119,12 +119,15 @@ impl Runner<'_> {
     }
 }
 
+/// What became of one network.
+type Ran = Result<(Charter, Vec<History>), RunError>;
+
 /// Runs the honest nodes by themselves, then among `liars`, one lie a run; `all` are the histories of all nodes, honest.
 fn damage(
     scenario: &Scenario,
     liars: &Liars,
     all: &[History],
-    run: &mut dyn FnMut(&str, &Scenario) -> Result<(Charter, Vec<History>), RunError>,
+    run: &mut dyn FnMut(&str, &Scenario) -> Ran,
 ) -> Result<Damage, RunError> {
     let (_, alone) = run("honest-alone", &scenario.without(liars))?;
     let honest: Vec<History> = all.iter().filter(|node| !liars.nodes.contains(&node.name)).cloned().collect();

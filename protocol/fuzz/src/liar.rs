@@ -257,9 +257,9 @@ impl Heard {
         let more = bytes.once_in(4);
         let (mut seal, mut snapshot) = (None, None);
         match bytes.byte() % 4 {
-            0 => seal = bytes.pick(&self.seals).cloned(),
-            1 => seal = Some(self.seal(bytes, step, None)),
-            2 => snapshot = self.snapshot(bytes),
+            0 => seal = bytes.pick(&self.seals).cloned().map(Box::new),
+            1 => seal = Some(Box::new(self.seal(bytes, step, None))),
+            2 => snapshot = self.snapshot(bytes).map(Box::new),
             _ => {}
         }
         Batch { step, open, unsealed, more, messages, seal, snapshot }

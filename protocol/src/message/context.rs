@@ -151,7 +151,7 @@ impl Context {
     pub fn open_or_recall(&self, bytes: &[u8]) -> Result<Opened, Reason> {
         match self.memo.as_ref().and_then(|memo| memo.message(bytes)) {
             Some(message) => Ok(Opened::Known(message)),
-            None => Ok(Opened::New(self.open(bytes)?)),
+            None => Ok(Opened::New(Box::new(self.open(bytes)?))),
         }
     }
 
@@ -163,7 +163,7 @@ impl Context {
         match opened {
             Opened::Known(message) => Ok(message),
             Opened::New(envelope) => {
-                let message = Arc::new(self.verify(envelope, bytes)?);
+                let message = Arc::new(self.verify(*envelope, bytes)?);
                 self.memo.iter().for_each(|memo| memo.keep(&message));
                 Ok(message)
             }

@@ -265,7 +265,7 @@ pub enum Opened {
     /// It verified before.
     Known(Arc<Message>),
     /// Its signature is still to be verified.
-    New(Envelope),
+    New(Box<Envelope>),
 }
 
 /// What is read of a message before its signature is verified.
@@ -292,7 +292,7 @@ impl Opened {
                 Header { kind, step, author: message.author(), genesis, id }
             }
             Opened::New(envelope) => {
-                let Envelope { kind, step, author, genesis, .. } = *envelope;
+                let Envelope { kind, step, author, genesis, .. } = **envelope;
                 Header { kind, step, author, genesis, id: envelope.id() }
             }
         }

@@ -70,9 +70,9 @@ pub struct Batch {
     /// The envelopes' bytes: the ledger's entries, and what the sealers have said.
     pub messages: Vec<ByteBuf>,
     /// The step's seal, if it is sealed.
-    pub seal: Option<Seal>,
+    pub seal: Option<Box<Seal>>,
     /// Where the step is older than what the sender keeps: the newest sealed state.
-    pub snapshot: Option<Snapshot>,
+    pub snapshot: Option<Box<Snapshot>>,
 }
 
 /// A sealed state, for whoever is too far behind to come step by step.

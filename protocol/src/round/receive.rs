@@ -84,6 +84,7 @@ impl State {
             let message = self.context.verify_opened(opened, bytes)?;
             if let Content::Proposal(proposal) = message.signed.value() {
                 // Else those who are ahead would reject what this node passes on.
+                self.check_turn(&message, proposal)?;
                 self.check_proposal(&message, proposal)?;
             }
             self.early.insert(key, (from, bytes.to_vec()));

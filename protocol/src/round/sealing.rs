@@ -455,11 +455,12 @@ impl State {
                 self.sealing.lists.insert(author, message.clone());
             }
             Content::Proposal(proposal) => {
-                let ids = self.check_proposal(&message, proposal)?;
+                self.check_turn(&message, proposal)?;
                 if self.sealing.proposals.contains_key(&proposal.view) {
                     self.tell_contradiction(&message, out);
                     return contradiction;
                 }
+                let ids = self.check_proposal(&message, proposal)?;
                 let heard = Heard { message: message.clone(), ids, weighed: false };
                 self.sealing.proposals.insert(proposal.view, heard);
             }
@@ -506,14 +507,19 @@ impl State {
         }
     }
 
-    /// Whether a proposal is its view's proposer's, and its set what a quorum's lists compute. That set.
+    pub(super) fn check_turn(&self, message: &Message, proposal: &Proposal) -> Result<(), Reason> {
+        let turn = proposer(&message.genesis, message.step, proposal.view, &self.context.charter.sealers);
+        if turn == Some(message.author()) {
+            return Ok(());
+        }
+        Err(Reason::Seal { what: "a proposal by somebody whose turn it is not" })
+    }
+
+    /// Whether a proposal's set is what a quorum's lists compute. That set.
     pub(super) fn check_proposal(&self, message: &Message, proposal: &Proposal) -> Result<Vec<Digest>, Reason> {
         let wrong = |what| Err(Reason::Seal { what });
         let sealers = &self.context.charter.sealers;
         let genesis = message.genesis;
-        if proposer(&genesis, message.step, proposal.view, sealers) != Some(message.author()) {
-            return wrong("a proposal by somebody whose turn it is not");
-        }
         let mut lists = BTreeMap::new();
         for bytes in &proposal.lists {
             let list = self.context.verify_opened(self.context.open_or_recall(bytes)?, bytes)?;
@@ -532,7 +538,7 @@ impl State {
             _ => None,
         });
         let ids = supported(contents, faults(sealers.len()));
-        if ids.len() > limits::IDS_MAX || set_digest(&ids) != proposal.value.set {
+        if ids.len() > limits::SEALED_IDS_MAX || set_digest(&ids) != proposal.value.set {
             return wrong("a set that its lists do not compute");
         }
         if proposal.polka.as_ref().is_some_and(|polka| !self.context.certifies(&genesis, message.step, polka)) {
@@ -649,5 +655,7 @@ impl State {
             }
         }
         self.take_early(now, out);
+        // What was said of the next step before this one was sealed here.
+        self.sync.hurry(now);
     }
 }

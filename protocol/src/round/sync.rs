@@ -74,6 +74,12 @@ impl Sync {
         self.quiet_until = now;
     }
 
+    /// There is something to ask for.
+    pub(super) fn hurry(&mut self, now: Now) {
+        self.pull_at = self.pull_at.min(now);
+        self.quiet_until = self.quiet_until.min(now);
+    }
+
     /// Genesis has changed what heads mean.
     pub(super) fn forget_heads(&mut self) {
         self.heads.clear();
@@ -197,7 +203,7 @@ impl State {
         let mut want = Vec::new();
         if step == self.unsealed {
             have.extend(self.sealing.said().chain(self.sealing.laid_aside()).map(|message| message.id()));
-            want.extend(self.sealing.wanted().take(limits::IDS_MAX));
+            want.extend(self.sealing.wanted().take(limits::SEALED_IDS_MAX));
         }
         have.truncate(limits::PULL_IDS_MAX);
         out.push(Output::Pull { to, pull: Pull { step, have, want } });
@@ -321,15 +327,15 @@ impl State {
             unsealed: self.unsealed,
             more: false,
             messages: Vec::new(),
-            seal: self.seals.get(&pull.step).map(|seal| (**seal).clone()),
+            seal: self.seals.get(&pull.step).map(|seal| Box::new((**seal).clone())),
             snapshot: None,
         };
         if pull.step < self.unsealed && batch.seal.is_none() && pull.step.round() > 0 {
-            batch.snapshot = self.snapshot();
+            batch.snapshot = self.snapshot().map(Box::new);
             return batch;
         }
         let have: BTreeSet<_> = pull.have.iter().take(limits::PULL_IDS_MAX).collect();
-        let want: BTreeSet<_> = pull.want.iter().take(limits::IDS_MAX).collect();
+        let want: BTreeSet<_> = pull.want.iter().take(limits::SEALED_IDS_MAX).collect();
         let entries = self.ledger.get(pull.step).into_iter().flat_map(|set| set.messages());
         let current = pull.step == self.unsealed;
         let aside = self.sealing.laid_aside().filter(|message| current && want.contains(&message.id()));
@@ -371,7 +377,7 @@ impl State {
         }
         if let Some(seal) = batch.seal.clone() {
             new |= seal.step == self.unsealed;
-            if let Err(reason) = self.take_seal(seal) {
+            if let Err(reason) = self.take_seal(*seal) {
                 wrong = true;
                 out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes: 0 }));
             }

@@ -151,12 +151,12 @@ pub struct List {
 
 impl List {
     pub(crate) fn check(&self) -> Result<(), Reason> {
-        check_ids(&self.ids)
+        check_ids(&self.ids, limits::IDS_MAX)
     }
 }
 
-fn check_ids(ids: &[Digest]) -> Result<(), Reason> {
-    if ids.len() > limits::IDS_MAX {
+fn check_ids(ids: &[Digest], most: usize) -> Result<(), Reason> {
+    if ids.len() > most {
         return Err(Reason::Seal { what: "more ids than contributors can have" });
     }
     if !ids.is_sorted_by(|a, b| a < b) {
@@ -218,7 +218,7 @@ impl Seal {
     /// # Errors
     /// What is wrong.
     pub fn check(&self) -> Result<(), Reason> {
-        check_ids(&self.ids)?;
+        check_ids(&self.ids, limits::SEALED_IDS_MAX)?;
         self.certificate.check()?;
         if self.certificate.stage != Stage::Precommit || set_digest(&self.ids) != self.certificate.value.set {
             return Err(Reason::Seal { what: "a seal of another set" });

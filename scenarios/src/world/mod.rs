@@ -88,7 +88,7 @@ struct World {
     timeout_ms: u64,
 }
 
-/// Runs a world to its end: all rounds sealed at every honest node that is up, or [`DEADLINES_A_ROUND`] over.
+/// Runs a world to its end: all rounds sealed at every honest node that is up, or four deadlines a round over.
 ///
 /// # Errors
 /// Options that make no world.

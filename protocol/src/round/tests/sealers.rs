@@ -79,7 +79,7 @@ fn value(world: &World, me: usize, ids: Vec<Digest>) -> (Value, Vec<ByteBuf>) {
 fn voted(world: &World, me: usize) -> BTreeMap<(u32, Stage), Option<Value>> {
     let mut votes = BTreeMap::new();
     for bytes in &world.disks[me].messages {
-        let message = world.context.verify(world.context.open(bytes).unwrap(), bytes).unwrap();
+        let message = world.context.verify(world.context.open(&bytes.bytes).unwrap(), &bytes.bytes).unwrap();
         if let (Content::Vote(vote), true) = (message.signed.value(), message.author() == identity(me).id()) {
             assert!(votes.insert((vote.view, vote.stage), vote.value).is_none(), "{vote:?}");
         }
@@ -194,7 +194,7 @@ fn who_is_locked_proposes_it_again() {
         all_vote(&mut world, me, view, Stage::Prevote, None);
     }
     let proposed = world.disks[me].messages.iter().any(|bytes| {
-        let message = world.context.verify(world.context.open(bytes).unwrap(), bytes).unwrap();
+        let message = world.context.verify(world.context.open(&bytes.bytes).unwrap(), &bytes.bytes).unwrap();
         matches!(message.signed.value(), Content::Proposal(Proposal { view, value, polka: Some(_), .. })
             if (*view, *value) == (mine, first.0))
     });
@@ -228,8 +228,15 @@ fn all_that_is_sealed_can_be_had() {
     });
     let certificate = Certificate { view: 0, stage: Stage::Precommit, value, ballots: ballots.collect() };
     let seal = Some(crate::seal::Seal { step: STEP, ids, certificate });
-    let batch =
-        Batch { step: STEP, open: STEP.next(), unsealed: STEP, more: false, messages: vec![], seal, snapshot: None };
+    let batch = Batch {
+        step: STEP,
+        open: STEP.next(),
+        unsealed: STEP,
+        more: false,
+        messages: vec![],
+        seal: seal.map(Box::new),
+        snapshot: None,
+    };
     let from = identity(liar).id();
     world.tell(me, Input::Answered { from, batch: batch.clone() });
     let messages = vec![ByteBuf::from(more[1].bytes.clone())];
