@@ -29,14 +29,14 @@ fn the_bytes_on_the_wire_are_fixed() {
     let message = update(&context, 5);
     let digest = |bytes: &[u8]| Digest::of("test", &[bytes]).to_string();
     assert_eq!(context.network.to_string(), "e44a2afc7d0fe0d2abea257167d3bc07a06d41159b59e8ef778e6dd02aff2c98");
-    assert_eq!(digest(&message.bytes), "81e0c896da7afc1a7ef9abedad4ad8495b19f8e8071b17892a192ff78052fcaa");
+    assert_eq!(digest(&message.bytes), "0f3ba80a17ee51b11576cafc978fa82ad82c1a22c4d50737ea783447f0cc0ce1");
     let head = Head { unsealed: Step::Round(3), sets: Digest::ZERO, state: Digest::ZERO };
     let head = context.say(&identity(1), Digest::ZERO, Step::Round(3), 8, Content::Head(head)).unwrap();
-    assert_eq!(digest(&head.bytes), "1fbebeaa55077f7544037b6fafdcd04aa61a923915e3708c810bdc85a62c63cc");
+    assert_eq!(digest(&head.bytes), "9a6968ec96b95afb38cac721f8d8809263c706bedbf3a8705a202bcc5e243f4c");
     let pull = Request::Pull(Pull { step: Step::Statistics, have: vec![Digest::ZERO], want: vec![] });
     assert_eq!(
         digest(&wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap()),
-        "e977f5d1146f74163e0fd4d07209beeaf71a7e3fa21b3c89b06438c0502041db"
+        "e8dbc8e6ffdb6dae549a16d15162c5481c8f50dbb1968544404735c4b5d24ac8"
     );
 }
 
