@@ -158,8 +158,9 @@ impl Network<'_> {
     /// Takes in what the nodes reported since the last look.
     fn look(&mut self) -> Result<(), RunError> {
         let logs = self.logs();
-        let honest = self.plan.charter.founders.get(..self.plan.scenario.honest()).unwrap_or_default();
-        let lying = honest.len() < self.plan.charter.founders.len();
+        let honest = self.plan.scenario.honest();
+        let liars = self.plan.charter.founders.get(honest..).unwrap_or_default();
+        let lying = !liars.is_empty();
         for (at, (process, history)) in self.processes.iter_mut().zip(&mut self.histories).enumerate() {
             // Before its events are read: what it wrote before its end is then all there.
             let ended = process.ended();
@@ -170,8 +171,8 @@ impl Network<'_> {
                     // Who lies may wait, or be waited for, in vain; and the short deadline of a network with liars is
                     // meant for its rounds: its genesis may take its time on a busy machine.
                     Trouble::DeadlineMissed { round, missing }
-                        if at >= honest.len()
-                            || missing.iter().all(|id| !honest.contains(id))
+                        if at >= honest
+                            || missing.iter().all(|id| liars.contains(id))
                             || (lying && round == 0 && self.begun.elapsed() < SILENCE_MAX) =>
                     {
                         continue;
