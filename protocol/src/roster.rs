@@ -38,7 +38,7 @@ pub fn contributors(
             Digest::of("heterotune 2026 contributor", &parts)
         };
         let most = usize::from(context.charter.rounds.contributors);
-        if context.members.len() - banned.len() <= most {
+        if context.members.len().saturating_sub(banned.len()) <= most {
             return roster.copied().collect();
         }
         let mut ranked: Vec<_> = roster.map(|member| (rank(member), *member)).collect();
