@@ -1,6 +1,6 @@
 //! The other big loop: the inner products of all senders' mantissas of a group, exactly.
 
-use super::{parallel, tensor::Row};
+use super::{dots, parallel, tensor::Row};
 use crate::{codec::Mantissas, limits};
 use std::{
     ops::Range,
@@ -8,74 +8,56 @@ use std::{
 };
 
 /// The inner products of all rows' mantissas, `[rows, rows]`, exactly; the lower triangle is filled, with 0 where
-/// there is no row.
-///
-/// Blocks of 4,096 values are multiplied as they lie in the cache. Where all mantissas are bytes, in 16 bits with sums
-/// in 32, which any vector unit does eight at a time: 7 + 7 + 12 bits and a sign.
+/// there is no row. Block by block, as they lie in the cache.
 pub(super) fn gram(values: usize, rows: &[Option<Row<'_>>], threads: usize) -> Vec<i128> {
     let count = rows.len();
     let present: Vec<(usize, &Mantissas)> =
         rows.iter().enumerate().filter_map(|(at, row)| row.map(|row| (at, row.mantissas))).collect();
-    let narrow = present.iter().all(|(_, mantissas)| matches!(mantissas, Mantissas::Narrow(_)));
+    let narrow: Option<Vec<&[i8]>> = present
+        .iter()
+        .map(|(_, mantissas)| match mantissas {
+            Mantissas::Narrow(bytes) => Some(bytes.as_slice()),
+            Mantissas::Wide(_) => None,
+        })
+        .collect();
     let total = Mutex::new(vec![0i128; count * count]);
     let blocks: Vec<usize> = (0..values).step_by(limits::GRAM_BLOCK).collect();
     parallel::for_each(blocks, threads, |start| {
-        let range = start..values.min(start + limits::GRAM_BLOCK);
-        let partial = if narrow {
-            products(&present, range, |m| m as i16, dot_narrow)
-        } else {
-            products(&present, range, |m| m, dot_wide)
-        };
+        let end = values.min(start + limits::GRAM_BLOCK);
+        let mut partial = vec![0i64; present.len() * present.len()];
+        let mut take = |row: usize, column: usize, product| partial[row * present.len() + column] = product;
+        match &narrow {
+            Some(rows) => {
+                let parts: Vec<dots::Part> = rows.iter().map(|row| dots::part(&row[start..end])).collect();
+                dots::products(&parts, |row, column, product| take(row, column, product.into()));
+            }
+            None => wide_products(&present, start..end, take),
+        }
         // Integer sums don't depend on which block comes first.
         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((row, column), product) in partial {
+        for (at, product) in partial.into_iter().enumerate() {
+            let (row, column) = (present[at / present.len()].0, present[at % present.len()].0);
             total[row * count + column] += i128::from(product);
         }
     });
     total.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The inner products within one block, by row and column.
-fn products<T: Copy>(
-    rows: &[(usize, &Mantissas)],
-    range: Range<usize>,
-    convert: impl Fn(i32) -> T,
-    dot: impl Fn(&[T], &[T]) -> i64,
-) -> Vec<((usize, usize), i64)> {
-    let values = range.len();
-    let mut block = Vec::with_capacity(rows.len() * values);
+/// The same as [`dots::products`] where some mantissas don't fit a byte: 23 + 23 + 12 bits.
+fn wide_products(rows: &[(usize, &Mantissas)], range: Range<usize>, mut take: impl FnMut(usize, usize, i64)) {
+    let mut block: Vec<i32> = Vec::with_capacity(rows.len() * range.len());
     for (_, mantissas) in rows {
         match mantissas {
-            Mantissas::Narrow(mantissas) => block.extend(mantissas[range.clone()].iter().map(|m| convert((*m).into()))),
-            Mantissas::Wide(mantissas) => block.extend(mantissas[range.clone()].iter().map(|m| convert(*m))),
+            Mantissas::Narrow(bytes) => block.extend(bytes[range.clone()].iter().map(|m| i32::from(*m))),
+            Mantissas::Wide(mantissas) => block.extend(&mantissas[range.clone()]),
         }
     }
-    let block: Vec<&[T]> = block.chunks_exact(values).collect();
-    let mut products = Vec::with_capacity(rows.len() * (rows.len() + 1) / 2);
+    let block: Vec<&[i32]> = block.chunks_exact(range.len()).collect();
     for (i, left) in block.iter().enumerate() {
         for (j, right) in block[..=i].iter().enumerate() {
-            products.push(((rows[i].0, rows[j].0), dot(left, right)));
+            take(i, j, left.iter().zip(*right).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum());
         }
     }
-    products
-}
-
-/// a . b for a block of bytes. Sums of 32, four of them at a time, are written out for the compiler's sake: from a
-/// plain sum it makes instructions that multiply four pairs instead of eight, and takes 2.5 times as long.
-fn dot_narrow(a: &[i16], b: &[i16]) -> i64 {
-    let dot = |a: &[i16], b: &[i16]| a.iter().zip(b).fold(0i32, |sum, (a, b)| sum + i32::from(*a) * i32::from(*b));
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
-    let ((a, a_few), (b, b_few)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
-    let fours = a.iter().zip(b).fold(0, |sum, ([a0, a1, a2, a3], [b0, b1, b2, b3])| {
-        sum + dot(a0, b0) + dot(a1, b1) + dot(a2, b2) + dot(a3, b3)
-    });
-    let few = a_few.iter().zip(b_few).fold(0, |sum, (a, b)| sum + dot(a, b));
-    (fours + few + dot(a_rest, b_rest)).into()
-}
-
-/// a . b for a block of 23-bit mantissas: 23 + 23 + 12 bits.
-fn dot_wide(a: &[i32], b: &[i32]) -> i64 {
-    a.iter().zip(b).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum()
 }
 
 #[cfg(test)]

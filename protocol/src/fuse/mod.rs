@@ -21,6 +21,7 @@
 mod align;
 mod canary;
 mod copies;
+mod dots;
 mod fixed;
 mod geomedian;
 mod gram;
@@ -32,6 +33,7 @@ mod tensor;
 mod ties;
 mod trimmed;
 mod voices;
+mod wide;
 
 #[cfg(test)]
 mod tests;

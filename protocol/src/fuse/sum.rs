@@ -4,20 +4,29 @@ use super::{
     fixed::{self, round_fraction, round_short_fraction, saturate},
     parallel,
     tensor::Row,
+    wide::with_widest,
 };
 use crate::{codec::Mantissas, mixture::power_of_two};
 use std::{collections::BTreeMap, ops::Range};
 
-/// Values that are summed at a time: few enough that the partial sums stay in the first cache.
-const BLOCK: usize = 1_024;
+/// Values that are summed at a time: a page of bytes, while the partial sums stay in the second cache.
+const BLOCK: usize = 4_096;
 
-/// Rows that are added up before they are multiplied: 64 bytes fit 16 bits, and 64 mantissas of 23 bits fit 32.
+/// Rows of bytes that are added up before they are multiplied: the sum of 64 fits 16 bits.
 const TOGETHER_MOST: usize = 64;
 
-/// Rows with one factor in common.
+/// What is multiplied by one factor.
 struct Term<'a> {
     factor: i128,
-    rows: Vec<Row<'a>>,
+    rows: Rows<'a>,
+    /// What no |m|, nor the sum of several, is above.
+    largest: u64,
+}
+
+/// One row, or several of bytes.
+enum Rows<'a> {
+    Bytes(Vec<&'a [i8]>),
+    Words(&'a [i32]),
 }
 
 /// The sum of `weights[i]` times row i, in units of the charter's smallest power of two: exact but for the rounding of
@@ -28,7 +37,7 @@ struct Term<'a> {
 pub(super) fn weighted(values: usize, rows: &[Option<Row<'_>>], weights: &[f64], threads: usize) -> Vec<i64> {
     let terms = terms(rows, weights);
     // No sum of mantissas is above this.
-    let largest: u64 = terms.iter().flat_map(|term| &term.rows).map(|row| u64::from(row.largest)).sum();
+    let largest: u64 = terms.iter().map(|term| term.largest).sum();
     let digit_bits = 63 - fixed::bits(largest);
     let factor_bits = terms.iter().map(|term| i128::BITS - term.factor.unsigned_abs().leading_zeros()).max();
     // A sign bit more.
@@ -37,46 +46,66 @@ pub(super) fn weighted(values: usize, rows: &[Option<Row<'_>>], weights: &[f64],
     let blocks: Vec<_> = sum.chunks_mut(BLOCK).enumerate().collect();
     parallel::for_each(blocks, threads, |(block, sum)| {
         let start = block * BLOCK;
-        let range = start..start + sum.len();
-        let mut parts = vec![[0i64; BLOCK]; digits];
-        for term in &terms {
-            let mut rest = term.factor;
-            let factors = parts.iter_mut().map(|part| (part, next_digit(&mut rest, digit_bits)));
-            match term.rows.as_slice() {
-                [Row { mantissas: Mantissas::Narrow(m), .. }] => add_times(factors, &m[range.clone()]),
-                [Row { mantissas: Mantissas::Wide(m), .. }] => add_times(factors, &m[range.clone()]),
-                rows => add_times(factors, &together(rows, range.clone())[..sum.len()]),
-            }
-        }
-        if let [whole] = parts.as_slice() {
-            sum.iter_mut().zip(whole).for_each(|(sum, whole)| *sum = round_short_fraction(*whole));
-            return;
-        }
-        for (at, sum) in sum.iter_mut().enumerate() {
-            // Modulo 2^128, in which the whole fits though a part may not.
-            let join = |whole: i128, part: &[i64; BLOCK]| (whole << digit_bits).wrapping_add(part[at].into());
-            *sum = saturate(round_fraction(parts.iter().rev().fold(0, join)));
-        }
+        with_widest(
+            #[inline(always)]
+            || add_block(&terms, start, sum, digits, digit_bits),
+        );
     });
     sum
 }
 
-/// The rows that have a weight, those of the same factor together.
-fn terms<'a>(rows: &[Option<Row<'a>>], weights: &[f64]) -> Vec<Term<'a>> {
-    let mut terms: BTreeMap<i128, Vec<Row<'a>>> = BTreeMap::new();
-    for (row, weight) in rows.iter().zip(weights) {
-        if let Some(row) = row {
-            terms.entry(factor(row, *weight, rows.len())).or_default().push(*row);
+/// The sum of one block of values, from `start` on, with factors cut into so many digits.
+#[inline(always)]
+fn add_block(terms: &[Term<'_>], start: usize, sum: &mut [i64], digits: usize, digit_bits: u32) {
+    let range = start..start + sum.len();
+    let mut parts = vec![[0i64; BLOCK]; digits];
+    for term in terms {
+        let mut rest = term.factor;
+        let factors = parts.iter_mut().map(|part| (part, next_digit(&mut rest, digit_bits)));
+        match &term.rows {
+            Rows::Words(row) => add_times(factors, &row[range.clone()]),
+            Rows::Bytes(rows) => match rows.as_slice() {
+                [row] => add_times(factors, &row[range.clone()]),
+                rows => add_times(factors, &together(rows, range.clone())[..range.len()]),
+            },
         }
     }
-    terms.remove(&0);
-    let parts = |(factor, rows): (i128, Vec<Row<'a>>)| {
-        rows.chunks(TOGETHER_MOST).map(|rows| Term { factor, rows: rows.to_vec() }).collect::<Vec<_>>()
-    };
-    terms.into_iter().flat_map(parts).collect()
+    if let [whole] = parts.as_slice() {
+        sum.iter_mut().zip(whole).for_each(|(sum, whole)| *sum = round_short_fraction(*whole));
+        return;
+    }
+    for (at, sum) in sum.iter_mut().enumerate() {
+        // Modulo 2^128, in which the whole fits though a part may not.
+        let join = |whole: i128, part: &[i64; BLOCK]| (whole << digit_bits).wrapping_add(part[at].into());
+        *sum = saturate(round_fraction(parts.iter().rev().fold(0, join)));
+    }
+}
+
+/// The rows that have a weight; those of bytes that have the same factor together.
+fn terms<'a>(rows: &[Option<Row<'a>>], weights: &[f64]) -> Vec<Term<'a>> {
+    let mut terms = Vec::new();
+    let mut bytes: BTreeMap<i128, Vec<&'a [i8]>> = BTreeMap::new();
+    for (row, weight) in rows.iter().zip(weights) {
+        let Some(row) = row else { continue };
+        match (row.mantissas, factor(row, *weight, rows.len())) {
+            (_, 0) => {}
+            (Mantissas::Narrow(row), factor) => bytes.entry(factor).or_default().push(row),
+            (Mantissas::Wide(words), factor) => {
+                terms.push(Term { factor, rows: Rows::Words(words), largest: row.largest.into() });
+            }
+        }
+    }
+    for (factor, rows) in bytes {
+        terms.extend(rows.chunks(TOGETHER_MOST).map(|rows| {
+            let largest = rows.len() as u64 * u64::from(i8::MIN.unsigned_abs());
+            Term { factor, rows: Rows::Bytes(rows.to_vec()), largest }
+        }));
+    }
+    terms
 }
 
 /// Cuts the lowest digit off: between -2^(bits - 1) and 2^(bits - 1), so that what is left is rounded and has an end.
+#[inline(always)]
 fn next_digit(rest: &mut i128, bits: u32) -> i64 {
     let digit = *rest << (i128::BITS - bits) >> (i128::BITS - bits);
     *rest = (*rest - digit) >> bits;
@@ -84,6 +113,7 @@ fn next_digit(rest: &mut i128, bits: u32) -> i64 {
 }
 
 /// Adds `source` times each digit to its part.
+#[inline(always)]
 fn add_times<'a, T: Copy + Into<i64>>(parts: impl Iterator<Item = (&'a mut [i64; BLOCK], i64)>, source: &[T]) {
     for (part, digit) in parts.filter(|(_, digit)| *digit != 0) {
         part.iter_mut().zip(source).for_each(|(part, m)| *part += (*m).into() * digit);
@@ -91,28 +121,22 @@ fn add_times<'a, T: Copy + Into<i64>>(parts: impl Iterator<Item = (&'a mut [i64;
 }
 
 /// The plain sum of up to [`TOGETHER_MOST`] rows.
-fn together(rows: &[Row<'_>], range: Range<usize>) -> [i32; BLOCK] {
-    let (mut narrow, mut wide) = ([0i16; BLOCK], [0i32; BLOCK]);
-    let mut bytes = Vec::with_capacity(rows.len());
-    for row in rows {
-        match row.mantissas {
-            Mantissas::Narrow(m) => bytes.push(&m[range.clone()]),
-            Mantissas::Wide(m) => wide.iter_mut().zip(&m[range.clone()]).for_each(|(sum, m)| *sum += m),
-        }
-    }
+#[inline(always)]
+fn together(rows: &[&[i8]], range: Range<usize>) -> [i16; BLOCK] {
+    let mut sums = [0; BLOCK];
     // Eight rows at a time, so that the sum is read and written once for eight bytes.
-    let (eights, rest) = bytes.as_chunks::<8>();
+    let (eights, rest) = rows.as_chunks::<8>();
     for rows in eights {
-        add_eight(&mut narrow[..range.len()], rows);
+        add_eight(&mut sums[..range.len()], &rows.map(|row| &row[range.clone()]));
     }
     for row in rest {
-        narrow.iter_mut().zip(*row).for_each(|(sum, m)| *sum += i16::from(*m));
+        sums.iter_mut().zip(&row[range.clone()]).for_each(|(sum, m)| *sum += i16::from(*m));
     }
-    wide.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide += i32::from(narrow));
-    wide
+    sums
 }
 
 /// Adds eight rows of bytes to `sums`, all of one length.
+#[inline(always)]
 fn add_eight(sums: &mut [i16], rows: &[&[i8]; 8]) {
     // Telling the compiler that they are, so that it need not ask each time.
     let [a, b, c, d, e, f, g, h] = rows.map(|row| &row[..sums.len()]);

@@ -101,12 +101,14 @@ impl State {
             let Step::Round(round) = seal.step else { continue };
             if seal.check().is_ok() && context.certifies(&genesis, seal.step, &seal.certificate) {
                 self.seals.insert(seal.step, Arc::new(seal.clone()));
-                let after = |known: &&Known| known.state.round == round + 1 && known.digest == seal.value().state;
+                let after = |known: &&Known| {
+                    known.state.round.checked_sub(1) == Some(round) && known.digest == seal.value().state
+                };
                 if let Some(known) = saved.iter().find(after)
                     && Step::Round(round) >= self.unsealed
                 {
-                    self.unsealed = Step::Round(round + 1);
-                    self.states = [(round + 1, known.clone())].into();
+                    self.unsealed = Step::Round(known.state.round);
+                    self.states = [(known.state.round, known.clone())].into();
                 }
             }
         }

@@ -426,13 +426,15 @@ impl State {
         let state: Checkpoint = wire::decode(state, limits::STATE_BYTES_MAX)?;
         let digest = state.digest();
         // As on the disk: what would not be found again must not be taken.
-        let fits = state.round == round + 1 && state.genesis == genesis && state.mixture.fits(&self.context.layout);
+        let fits = Some(state.round) == round.checked_add(1)
+            && state.genesis == genesis
+            && state.mixture.fits(&self.context.layout);
         if digest != seal.value().state || !fits {
             return Err(Reason::Seal { what: "a snapshot of another state" });
         }
         let (state, seal) = (Arc::new(state), Arc::new(seal.clone()));
-        self.states = [(round + 1, Known { state: state.clone(), digest })].into();
-        self.unsealed = Step::Round(round + 1);
+        self.states = [(state.round, Known { state: state.clone(), digest })].into();
+        self.unsealed = seal.step.next();
         self.seals.insert(seal.step, seal.clone());
         self.sealing = Default::default();
         self.dirty = None;
@@ -445,7 +447,7 @@ impl State {
         if self.is_finished() {
             self.finish(now, out);
         } else {
-            self.enter(Step::Round(round + 1), now, out);
+            self.enter(self.unsealed, now, out);
         }
         Ok(true)
     }

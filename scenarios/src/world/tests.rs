@@ -220,6 +220,7 @@ fn no_tempest_breaks_what_must_never_break() {
     assert!(finished >= 40);
 }
 
+/// `cargo test --release -p heterotune-scenarios nor_do_a_thousand -- --ignored --nocapture`
 #[test]
 #[ignore = "takes minutes"]
 fn nor_do_a_thousand() {
