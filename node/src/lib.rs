@@ -5,7 +5,7 @@
 //! - [`net`]: the libp2p swarm; [`store`], [`disk`], [`events`]: the state folder; [`config`]: files people write
 //! - [`backbone`]: frozen pretrained models, a family a file; [`dema`]: adapters, projections, alignment;
 //!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
-//!   [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions
+//!   [`acceptance`]: which mixture the node uses; [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions
 //! - [`cli`]: the binary's verbs, one a file
 //!
 //! The two types to know are [`runtime::Options`] (what a node is) and [`train::Learner`] (what it learns with).
@@ -13,6 +13,7 @@
 //! # What never comes in
 //! Decisions: what counts, when a round closes and how updates fuse is `heterotune_protocol`'s. This crate never fuses.
 
+pub mod acceptance;
 pub mod backbone;
 pub mod cli;
 pub mod config;

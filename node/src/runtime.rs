@@ -414,6 +414,14 @@ impl Node {
             Report::Evaluated(round, accuracy) => {
                 self.tell(json!({"event": "evaluated", "round": round, "global": accuracy.global, "own": accuracy.own}))
             }
+            Report::Judged(judgement) => self.tell(json!({
+                "event": "judged",
+                "round": judgement.round,
+                "accepted": judgement.accepted(),
+                "uses": judgement.uses,
+                "loss": judgement.loss,
+                "best": judgement.best,
+            })),
             Report::Finished => {
                 self.evaluated = true;
                 Ok(())

@@ -2,6 +2,7 @@
 //! private to the node (projections, what rounding has kept back) stays here and in `private.safetensors`.
 
 use crate::{
+    acceptance::{Acceptance, Judgement},
     store::write_atomically,
     train::{Accuracy, Alone, Description, Learner},
 };
@@ -45,6 +46,8 @@ pub enum Report {
     Contribution(Contribution, Option<f32>),
     /// How good the mixture after this round is on the common test.
     Evaluated(u64, Accuracy),
+    /// What the node's held-out samples say of the newest mixture.
+    Judged(Judgement),
     /// The final mixture is evaluated.
     Finished,
     /// It cannot go on.
@@ -131,6 +134,7 @@ impl Trainer {
                     reports: reports.clone(),
                     reference: String::new(),
                     residual: Residual::default(),
+                    acceptance: None,
                 };
                 thread.report(Report::Loaded(thread.learner.description()))?;
                 if with_alone && let Some(alone) = thread.learner.alone()? {
@@ -177,6 +181,8 @@ struct Thread {
     /// The digest of the reference that the projections are fitted to.
     reference: String,
     residual: Residual,
+    /// Where there are held-out samples.
+    acceptance: Option<Acceptance>,
 }
 
 impl Thread {
@@ -211,16 +217,26 @@ impl Thread {
         }
     }
 
-    fn evaluate(&self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
-        match self.learner.evaluate(mixture)? {
-            Some(accuracy) => self.report(Report::Evaluated(round.saturating_sub(1), accuracy)),
-            None => Ok(()),
+    fn evaluate(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
+        let made_by = round.saturating_sub(1);
+        if let Some(accuracy) = self.learner.evaluate(mixture)? {
+            self.report(Report::Evaluated(made_by, accuracy))?;
         }
+        if let (Some(acceptance), Some(losses)) = (&mut self.acceptance, self.learner.held_losses(mixture)?) {
+            let judgement = acceptance.judge(made_by, mixture, losses)?;
+            self.report(Report::Judged(judgement))?;
+        }
+        Ok(())
     }
 
     /// Projections are fitted once and kept: a fit on another machine would differ in its last bits.
     fn align(&mut self, reference: Option<&Reference>) -> Result<()> {
         self.reference = reference.map_or("random".into(), |reference| reference.digest().to_string());
+        let held = self.learner.description().held;
+        if held > 0 {
+            let path = self.private.with_file_name("in_use.safetensors");
+            self.acceptance = Some(Acceptance::load(path, &self.reference, held)?);
+        }
         if let Some(bytes) = self.saved()? {
             self.learner.restore(&bytes).with_context(|| format!("in {}", self.private.display()))?;
             self.residual = Residual::read(&bytes).with_context(|| format!("in {}", self.private.display()))?;

@@ -37,12 +37,20 @@ pub struct Share {
     pub rows: Vec<usize>,
     /// How many of each class.
     pub per_class: Vec<usize>,
+    /// Labelled rows that it does not train on.
+    pub held: Vec<usize>,
 }
 
 impl Share {
     /// How many classes the node knows.
     pub fn classes(&self) -> usize {
         self.per_class.iter().filter(|count| **count > 0).count()
+    }
+
+    /// Takes rows to hold out of what is `left` of each class, its classes as frequent as among those it trains on.
+    fn hold(&mut self, rows: usize, left: &mut [Vec<usize>], rng: &mut ChaCha8Rng) {
+        let weights: Vec<f64> = self.per_class.iter().map(|count| *count as f64).collect();
+        self.held = (0..rows).filter_map(|_| take(left, weigh(&weights, rng)).map(|(_, row)| row)).collect();
     }
 }
 
@@ -53,8 +61,10 @@ impl Deal {
     /// Too little data, or no deal that meets the conditions.
     pub fn draw(scenario: &Scenario, data: &Data, seed: u64) -> Result<Self, RunError> {
         let plan = &scenario.data;
-        let (anchors, needed) =
-            (usize::from(plan.anchors), plan.labelled_per_node.saturating_mul(scenario.nodes.len()));
+        let (anchors, needed) = (
+            usize::from(plan.anchors),
+            plan.labelled_per_node.saturating_add(plan.held_per_node).saturating_mul(scenario.nodes.len()),
+        );
         let order = split(data.rows.len(), plan.split_seed);
         let Some((training, test)) = order.split_at_checked(plan.train).filter(|(_, test)| !test.is_empty()) else {
             return Err(RunError::Deal(format!(
@@ -80,7 +90,7 @@ impl Deal {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(draw);
             let mut left = by_class.clone();
-            let shares: Vec<Share> = scenario
+            let mut shares: Vec<Share> = scenario
                 .nodes
                 .iter()
                 .map(|node| share(&node.name, plan.labelled_per_node, plan.alpha, &mut left, &mut rng))
@@ -89,6 +99,7 @@ impl Deal {
                 shares.iter().filter_map(|share| share.per_class.get(class)).sum::<usize>() >= plan.min_per_class
             });
             if enough && shares.iter().all(|share| (fewest..=most).contains(&share.classes())) {
+                shares.iter_mut().for_each(|share| share.hold(plan.held_per_node, &mut left, &mut rng));
                 let (anchors, test) = (anchors.to_vec(), test.to_vec());
                 return Ok(Self { labels: data.labels.clone(), draw, shares, anchors, test });
             }
@@ -99,7 +110,8 @@ impl Deal {
         )))
     }
 
-    /// Writes `NAME/{train,anchors,test}.csv` below `folder` for every node, and says which anchors these are.
+    /// Writes `NAME/{train,anchors,test}.csv`, and `held.csv` where something is held out, below `folder` for every
+    /// node, and says which anchors these are.
     ///
     /// # Errors
     /// A file that can't be written.
@@ -113,6 +125,9 @@ impl Deal {
         for share in &self.shares {
             let folder = folder.join(&share.name);
             folder::write(&folder.join("train.csv"), file(&data.header, &share.rows, |row| &row.line).as_bytes())?;
+            if !share.held.is_empty() {
+                folder::write(&folder.join("held.csv"), file(&data.header, &share.held, |row| &row.line).as_bytes())?;
+            }
             folder::write(&folder.join("anchors.csv"), anchors.as_bytes())?;
             folder::write(&folder.join("test.csv"), test.as_bytes())?;
         }
@@ -128,17 +143,21 @@ fn share(name: &str, rows: usize, alpha: f64, left: &mut [Vec<usize>], rng: &mut
         Ok(gamma) => left.iter().map(|_| gamma.sample(rng)).collect(),
         Err(_) => vec![1.0; left.len()],
     };
-    let mut share = Share { name: name.into(), rows: Vec::with_capacity(rows), per_class: vec![0; left.len()] };
+    let mut share = Share { name: name.into(), rows: Vec::new(), per_class: vec![0; left.len()], held: Vec::new() };
     for _ in 0..rows {
-        let drawn = weigh(&weights, rng);
-        let fullest = || (0..left.len()).max_by_key(|class| left.get(*class).map_or(0, Vec::len)).unwrap_or_default();
-        let class = if left.get(drawn).is_some_and(|rows| !rows.is_empty()) { drawn } else { fullest() };
-        if let (Some(row), Some(count)) = (left.get_mut(class).and_then(Vec::pop), share.per_class.get_mut(class)) {
+        if let Some((class, row)) = take(left, weigh(&weights, rng)) {
             share.rows.push(row);
-            *count += 1;
+            share.per_class.get_mut(class).into_iter().for_each(|count| *count += 1);
         }
     }
     share
+}
+
+/// The next row of a class, or of the fullest where that class is used up; none where all are.
+fn take(left: &mut [Vec<usize>], class: usize) -> Option<(usize, usize)> {
+    let fullest = || (0..left.len()).max_by_key(|class| left.get(*class).map_or(0, Vec::len)).unwrap_or_default();
+    let class = if left.get(class).is_some_and(|rows| !rows.is_empty()) { class } else { fullest() };
+    Some((class, left.get_mut(class)?.pop()?))
 }
 
 /// A place in `weights`, each as likely as it is heavy.
@@ -167,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_seed_meets_the_conditions_and_no_row_goes_to_two() {
-        let (scenario, data, _inputs) = quickstart();
+        let (mut scenario, data, _inputs) = quickstart();
         for seed in 0..20 {
             let deal = Deal::draw(&scenario, &data, seed).unwrap();
             assert_eq!((deal.anchors.len(), deal.test.len()), (128, 597));
@@ -180,6 +199,14 @@ mod tests {
                 assert!(deal.shares.iter().map(|share| share.per_class[class]).sum::<usize>() >= 5);
             }
         }
+        let without = Deal::draw(&scenario, &data, 1).unwrap();
+        scenario.data.held_per_node = 20;
+        let with = Deal::draw(&scenario, &data, 1).unwrap();
+        for (with, without) in with.shares.iter().zip(&without.shares) {
+            assert_eq!((&with.rows, with.held.len()), (&without.rows, 20));
+        }
+        let all = with.shares.iter().flat_map(|share| share.rows.iter().chain(&share.held));
+        assert_eq!(all.collect::<BTreeSet<_>>().len(), 8 * 60, "no row is dealt twice");
         let rows = |seed| Deal::draw(&scenario, &data, seed).unwrap().shares[0].rows.clone();
         assert_eq!(rows(1), rows(1));
         assert_ne!(rows(1), rows(2));

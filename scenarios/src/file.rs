@@ -58,6 +58,9 @@ pub struct DataPlan {
     pub anchors: u16,
     /// How many labelled rows a node gets.
     pub labelled_per_node: usize,
+    /// How many more it gets that it does not train on, but judges mixtures by.
+    #[serde(default)]
+    pub held_per_node: usize,
     /// The Dirichlet concentration of a node's classes.
     pub alpha: f64,
     /// The least labels of any class in the whole network.

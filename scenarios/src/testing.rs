@@ -20,7 +20,12 @@ pub(crate) fn charter(nodes: usize, rounds: u64) -> Charter {
 
 /// A deal of two classes.
 pub(crate) fn deal(nodes: usize) -> Deal {
-    let share = |node| Share { name: format!("node-{node}"), rows: vec![node], per_class: vec![node * 7, 30] };
+    let share = |node| Share {
+        name: format!("node-{node}"),
+        rows: vec![node],
+        per_class: vec![node * 7, 30],
+        held: Vec::new(),
+    };
     Deal {
         labels: vec!["0".into(), "1".into()],
         draw: 3,

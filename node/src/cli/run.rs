@@ -21,8 +21,9 @@ pub(super) struct Flags {
     /// The frozen model: a folder in Hugging Face layout (config.json, model.safetensors, ..).
     #[arg(long, value_name = "DIR")]
     backbone: PathBuf,
-    /// The data: a folder with train.csv, anchors.csv and, if accuracy is to be measured, test.csv. It never leaves
-    /// this node.
+    /// The data: a folder with train.csv, anchors.csv and, if accuracy is to be measured, test.csv. With held.csv
+    /// (samples of your own that are not in train.csv) the node tests each mixture, and goes on using an earlier one
+    /// while newer ones are worse. It never leaves this node.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Where to listen; may be given more than once.

@@ -117,6 +117,18 @@ impl Status {
             self.field("sealed", "state")
         );
         println!("accuracy    {} global, {} own", self.field("evaluated", "global"), self.field("evaluated", "own"));
+        if let Some(judged) = self.last.get("judged") {
+            let newest = self.field("judged", "round");
+            match judged.get("accepted") {
+                Some(Value::Bool(true)) => println!("in use      the mixture of round {newest}"),
+                _ => println!(
+                    "in use      the mixture of round {}: by the node's held-out samples that of round {newest} is worse (loss {} against {})",
+                    self.field("judged", "uses"),
+                    self.field("judged", "loss"),
+                    self.field("judged", "best")
+                ),
+            }
+        }
         println!("mixture     {}", self.field("round_closed", "mixture_hash"));
         println!("refused     {} messages", self.refused);
     }

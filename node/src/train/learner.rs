@@ -17,6 +17,9 @@ use heterotune_protocol::{
 };
 use std::path::Path;
 
+/// The fewest held-out samples that say anything of a mixture.
+const HELD_MIN: usize = 8;
+
 /// One node's backbone and data. It lives on the training thread.
 pub struct Learner {
     pub(super) trunk: Trunk,
@@ -26,6 +29,7 @@ pub struct Learner {
     pub(super) labels: Vec<String>,
     pub(super) train: Samples,
     pub(super) test: Option<Samples>,
+    pub(super) held: Option<Samples>,
     pub(super) private: Option<Private>,
     anchors: Samples,
 }
@@ -38,7 +42,8 @@ pub(super) struct Private {
 }
 
 impl Learner {
-    /// Reads a backbone's folder and a data folder: `train.csv`, `anchors.csv`, and `test.csv` if there is one.
+    /// Reads a backbone's folder and a data folder: `train.csv`, `anchors.csv`, and `test.csv` and `held.csv` if there
+    /// are any.
     ///
     /// # Errors
     /// Files that are missing, damaged, or do not belong to the backbone or the charter.
@@ -66,11 +71,18 @@ impl Learner {
             table::parse(&path, &table::bytes(&path)?, pixels, table::Labels::OneOf(&charter.labels))
         };
         let train = labelled("train.csv")?;
-        let test = data.join("test.csv").exists().then(|| labelled("test.csv")).transpose()?;
-        let all = expected + train.labels.len() + test.as_ref().map_or(0, |test| test.labels.len());
+        let if_there = |name: &str| data.join(name).exists().then(|| labelled(name)).transpose();
+        let (test, held) = (if_there("test.csv")?, if_there("held.csv")?);
+        if let Some(few) = held.as_ref().map(|held| held.labels.len()).filter(|held| *held < HELD_MIN) {
+            let problem = format!("holds {few} samples, too few to judge by; give it {HELD_MIN} or more, or remove it");
+            return Err(TrainError::file(&data.join("held.csv"), problem));
+        }
+        let extra = [&test, &held].into_iter().flatten().map(|table| table.labels.len()).sum::<usize>();
+        let all = expected + train.labels.len() + extra;
         let cached = trunk.fits_cache(all);
         let samples = |table: table::Table| trunk.samples(table.pixels, table.labels, cached);
-        let (anchors, train, test) = (samples(anchors)?, samples(train)?, test.map(samples).transpose()?);
+        let (anchors, train) = (samples(anchors)?, samples(train)?);
+        let (test, held) = (test.map(samples).transpose()?, held.map(samples).transpose()?);
         Ok(Self {
             trunk,
             shape: charter.adapter.clone(),
@@ -79,6 +91,7 @@ impl Learner {
             labels: charter.labels.clone(),
             train,
             test,
+            held,
             private: None,
             anchors,
         })
@@ -96,6 +109,7 @@ impl Learner {
             samples: self.train.len(),
             classes: seen.map(|(label, _)| label.clone()).collect(),
             has_test: self.test.is_some(),
+            held: self.held.as_ref().map_or(0, Samples::len),
         }
     }
 

@@ -57,6 +57,8 @@ pub struct Description {
     pub classes: Vec<String>,
     /// Whether there is a test set.
     pub has_test: bool,
+    /// Held-out samples to judge mixtures by.
+    pub held: usize,
 }
 
 /// What a node tells about its data before the first round, in the aligned space.

@@ -3,7 +3,7 @@
 use super::{
     Accuracy, Learner, TrainError, Trained,
     learner::Private,
-    score::{log_prior, score},
+    score::{log_prior, losses, score},
     trunk::Samples,
 };
 use crate::ops::ensure_gradients;
@@ -85,12 +85,29 @@ impl Learner {
         let private = self.private.as_ref().ok_or(TrainError::NotAligned)?;
         let tensors = self.tensors(mixture)?;
         let Some(test) = &self.test else { return Ok(None) };
+        Ok(Some(score(&self.all_logits(private, test, &tensors)?, &test.labels, &self.counts())))
+    }
+
+    /// The cross entropy (nats) of each of the node's held-out samples under a mixture, knowing how frequent its labels
+    /// are; none without such samples.
+    ///
+    /// # Errors
+    /// As [`Learner::evaluate`].
+    pub fn held_losses(&self, mixture: &[Vec<f32>]) -> Result<Option<Vec<f64>>, TrainError> {
+        let private = self.private.as_ref().ok_or(TrainError::NotAligned)?;
+        let tensors = self.tensors(mixture)?;
+        let Some(held) = &self.held else { return Ok(None) };
+        Ok(Some(losses(&self.all_logits(private, held, &tensors)?, &held.labels, &self.counts())))
+    }
+
+    /// The logits `[n, C]` of all of some samples, row-major.
+    fn all_logits(&self, private: &Private, samples: &Samples, shared: &[Tensor]) -> Result<Vec<f32>, TrainError> {
         let mut logits: Vec<f32> = Vec::new();
-        for rows in test.chunks() {
-            let part = self.logits(private, self.trunk.first(test, &rows)?, &tensors)?;
+        for rows in samples.chunks() {
+            let part = self.logits(private, self.trunk.first(samples, &rows)?, shared)?;
             logits.extend(part.flatten_all()?.to_vec1::<f32>()?);
         }
-        Ok(Some(score(&logits, &test.labels, &self.counts())))
+        Ok(logits)
     }
 
     /// Logits `[n, C]` from the hidden states of samples at the first slot.

@@ -2,6 +2,9 @@
 
 use super::Accuracy;
 
+/// What a node's counts of classes are smoothed by when it predicts for its own data.
+const OWN_SMOOTHING: f64 = 0.1;
+
 /// log of how frequent each class is, with `smoothing` added to every count.
 pub(super) fn log_prior(counts: &[u32], smoothing: f64) -> Vec<f32> {
     let total: f64 = counts.iter().map(|count| f64::from(*count) + smoothing).sum();
@@ -11,7 +14,7 @@ pub(super) fn log_prior(counts: &[u32], smoothing: f64) -> Vec<f32> {
 /// Scores `logits` `[n, C]` (row-major) against `labels`; `counts` are the node's own samples of each class.
 pub(super) fn score(logits: &[f32], labels: &[u32], counts: &[u32]) -> Accuracy {
     let classes = counts.len();
-    let prior = log_prior(counts, 0.1);
+    let prior = log_prior(counts, OWN_SMOOTHING);
     let flat = vec![0.0; classes];
     let (mut right, mut seen, mut right_own) = (0usize, vec![0u32; classes], vec![0u32; classes]);
     for (row, label) in logits.chunks_exact(classes.max(1)).zip(labels) {
@@ -28,6 +31,18 @@ pub(super) fn score(logits: &[f32], labels: &[u32], counts: &[u32]) -> Accuracy 
         weight += f64::from(*count);
     }
     Accuracy { global: right as f64 / labels.len().max(1) as f64, own: if weight > 0.0 { own / weight } else { 0.0 } }
+}
+
+/// The cross entropy (nats) of each row of `logits` `[n, C]`, as for the node's own predictions.
+pub(super) fn losses(logits: &[f32], labels: &[u32], counts: &[u32]) -> Vec<f64> {
+    let prior = log_prior(counts, OWN_SMOOTHING);
+    let loss = |(row, label): (&[f32], &u32)| {
+        let own: Vec<f64> = row.iter().zip(&prior).map(|(value, prior)| f64::from(value + prior)).collect();
+        let largest = own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = own.iter().map(|value| (value - largest).exp()).sum();
+        own.get(*label as usize).map_or(f64::NAN, |value| largest + sum.ln() - value)
+    };
+    logits.chunks_exact(counts.len().max(1)).zip(labels).map(loss).collect()
 }
 
 /// The index of the largest of `row` + `prior`, the first one on ties.
@@ -52,6 +67,17 @@ mod tests {
     fn the_prior_helps_only_the_nodes_own_score() {
         let accuracy = score(&[0.0, 0.5], &[0], &[9, 1]);
         assert_eq!(accuracy, Accuracy { global: 0.0, own: 1.0 });
+    }
+
+    #[test]
+    fn losses_are_cross_entropies_under_the_nodes_own_prior() {
+        let even = losses(&[0.0, 0.0, 3.0, 3.0], &[0, 1], &[5, 5]);
+        assert!(even.iter().all(|loss| (loss - 2f64.ln()).abs() < 1e-6), "{even:?}");
+        let [rare] = losses(&[0.0, 0.0], &[1], &[9, 1])[..] else { panic!() };
+        assert!((rare - (10.2f64 / 1.1).ln()).abs() < 1e-6, "{rare}");
+        let [wild] = losses(&[f32::MAX, 0.0], &[1], &[1, 1])[..] else { panic!() };
+        assert!(wild > 1e30);
+        assert!(!losses(&[f32::NAN, 0.0], &[1], &[1, 1])[0].is_finite());
     }
 
     #[test]

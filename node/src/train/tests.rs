@@ -153,6 +153,34 @@ fn without_a_test_set_nothing_is_scored() {
 }
 
 #[test]
+fn held_out_samples_judge_a_mixture() {
+    let fixture = fixture();
+    assert_eq!(fixture.aligned().held_losses(&fixture.mixture()).unwrap(), None);
+    let path = fixture.data.path().join("held.csv");
+    fs::write(&path, images(&[Some("top"), Some("bottom")].repeat(4))).unwrap();
+    let mut learner = fixture.aligned();
+    assert_eq!(learner.description().held, 8);
+    let mut mixture = fixture.mixture();
+    let mean = |learner: &Learner, mixture: &[Vec<f32>]| {
+        learner.held_losses(mixture).unwrap().unwrap().iter().sum::<f64>() / 8.0
+    };
+    let before = mean(&learner, &mixture);
+    for round in 0..20 {
+        let trained = learner.train(round, &mixture).unwrap();
+        for (group, delta) in mixture.iter_mut().zip(&trained.delta) {
+            group.iter_mut().zip(delta).for_each(|(value, delta)| *value += delta);
+        }
+    }
+    let after = mean(&learner, &mixture);
+    assert!(after < 0.7 * before, "{before} {after}");
+    mixture.iter_mut().for_each(|group| group.iter_mut().for_each(|value| *value *= -1.0));
+    assert!(mean(&learner, &mixture) > before);
+    fs::write(&path, images(&[Some("top"); 7])).unwrap();
+    let told = fixture.load().map(|_| ()).unwrap_err().to_string();
+    assert!(told.contains("held.csv: holds 7 samples, too few"), "{told}");
+}
+
+#[test]
 fn alone_learns_what_is_easy_and_says_how() {
     let fixture = fixture();
     let alone = fixture.load().unwrap().alone().unwrap().unwrap();
