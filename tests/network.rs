@@ -1,12 +1,14 @@
 //! Whole networks of real node processes on the loopback.
 
 mod common;
+#[path = "network/crashes.rs"]
+mod crashes;
 #[path = "network/schema.rs"]
 mod schema;
 
 use common::{
     inputs::shared,
-    process::{Node, events, has, is_running, kill, wait_for},
+    process::{events, has, is_running, kill, wait_for},
     scenario::Scenario,
 };
 use serde_json::{Value, json};
@@ -14,13 +16,9 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::{Mutex, Weak},
 };
 use tempfile::TempDir;
-
-/// The event after which a node is killed.
-type Instant<'a> = &'a dyn Fn(&Value) -> bool;
 
 const SEED: u64 = 7;
 const ROUNDS: u64 = 4;
@@ -142,62 +140,6 @@ fn the_seed_decides_what_comes_of_it() {
     assert_ne!(run.summary["network_id"], other["network_id"]);
     let last = |summary: &Value| array(&summary["round_log"]).last().unwrap()["mixture_hash"].clone();
     assert_ne!(last(&run.summary), last(&other));
-}
-
-/// Starts node `index` of an undisturbed run anew, in a state folder below `states`.
-fn start(run: &Undisturbed, index: usize, states: &Path, peers: &[String]) -> Node {
-    let (name, backbone) = &run.scenario.nodes[index];
-    Node::start(&states.join(name), |command: &mut Command| {
-        command.arg("--charter").arg(run.out.join("charter.toml")).arg("--backbone").arg(backbone);
-        command.arg("--data").arg(run.out.join("data").join(name));
-        command.args(["--listen", "/ip4/127.0.0.1/tcp/0"]).args(peers.iter().flat_map(|peer| ["--peer", peer]));
-        command.args(["--threads", "1", "--steps", "5", "--batch", "32", "--rate", "0.001"]);
-        command.args(["--seed", &SEED.to_string(), "--scenario", &format!("{SEED}/{name}")]);
-    })
-}
-
-#[test]
-fn a_node_killed_and_started_again_changes_nothing() {
-    let run = shared(&UNDISTURBED, undisturbed);
-    let states = run.home.path().join("disturbed");
-    let mut nodes = vec![start(&run, 0, &states, &[])];
-    let first = nodes[0].address();
-    nodes.extend((1..4).map(|index| start(&run, index, &states, std::slice::from_ref(&first))));
-
-    // In genesis, before, while and after training, and the node that the others first knew, too.
-    let kills: [(usize, &str, Instant<'_>); 6] = [
-        (1, "kernels", &|event| has(event, "published", Some(0)) && event["kind"] == "kernels"),
-        (2, "an alignment", &|event| has(event, "aligned", None)),
-        (1, "an open round", &|event| has(event, "round_opened", Some(2))),
-        (2, "a trained round", &|event| has(event, "trained", Some(2))),
-        (0, "an update", &|event| has(event, "published", Some(3))),
-        (3, "a closed round", &|event| has(event, "round_closed", Some(3))),
-    ];
-    for (victim, what, instant) in kills {
-        nodes[victim].wait_for(what, instant);
-        nodes[victim].process.kill();
-        let peers: Vec<String> = nodes
-            .iter_mut()
-            .enumerate()
-            .filter(|(index, _)| *index != victim)
-            .map(|(_, node)| node.address())
-            .collect();
-        nodes[victim] = start(&run, victim, &states, &peers);
-    }
-
-    let expected = &array(&run.summary["round_log"]).last().unwrap()["mixture_hash"];
-    for node in &mut nodes {
-        let finished = node.wait_for("its end", |event| has(event, "finished", None));
-        assert_eq!(&finished["mixture_hash"], expected, "{}", node.state.display());
-        let ended = node.process.wait();
-        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        for event in events(&node.state) {
-            assert!(!has(&event, "conflict", None) && !has(&event, "state_differs", None), "{event}");
-            // A node that is back goes through its steps anew, and then is not where the others are.
-            let apart = |reason: &str| reason.starts_with("stale: ") || reason.starts_with("early: ");
-            assert!(!has(&event, "refused", None) || event["reason"].as_str().is_some_and(apart), "{event}");
-        }
-    }
 }
 
 /// Processes of nodes that a runner has started, killed at the end of a test that failed.

@@ -4,10 +4,10 @@ use crate::{
     events::EventLog,
     store::{Record, Store},
 };
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use heterotune_protocol::round::Output;
 use serde_json::Value;
-use std::{sync::mpsc, thread, time::Duration};
+use std::{process, str::FromStr, sync::mpsc, thread, time::Duration};
 use tokio::sync::mpsc::{Receiver, Sender};
 
 const FLUSH_POLL: Duration = Duration::from_millis(20);
@@ -19,6 +19,78 @@ enum Job {
     Keep(Vec<Record>, Vec<Output>),
     Tell(Value),
     Flush(mpsc::SyncSender<()>),
+}
+
+/// Where a scenario's node dies, as by a power cut: at its n-th write of records, counted from 1 in each life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crash {
+    write: u64,
+    /// Whether the write is done first.
+    after: bool,
+}
+
+impl FromStr for Crash {
+    type Err = anyhow::Error;
+
+    /// `3` is before the third write, `3+` after it.
+    fn from_str(text: &str) -> Result<Self> {
+        let (number, after) = text.strip_suffix('+').map_or((text, false), |number| (number, true));
+        let write = number.parse().context("must be the number of a write, with + behind it for after the write")?;
+        Ok(Self { write, after })
+    }
+}
+
+/// A store whose node may be bound to die.
+struct Keeper {
+    store: Store,
+    crash: Option<Crash>,
+    /// Writes in this life.
+    writes: u64,
+}
+
+impl Keeper {
+    fn keep(&mut self, records: &[Record]) -> Result<()> {
+        self.writes += 1;
+        let dies = |after| self.crash.is_some_and(|crash| crash == Crash { write: self.writes, after });
+        if dies(false) {
+            process::abort();
+        }
+        self.store.keep(records)?;
+        if dies(true) {
+            process::abort();
+        }
+        Ok(())
+    }
+}
+
+/// The outputs of one input, by what they wait for.
+#[derive(Debug, Default)]
+pub struct Sorted {
+    /// What can be done at once, in order.
+    pub now: Vec<Output>,
+    /// What is to be written.
+    pub records: Vec<Record>,
+    /// What must wait until that, and all that is on its way already, is on disk; in order.
+    pub later: Vec<Output>,
+}
+
+/// Sorts outputs. What follows something to keep waits for it; and while anything is on its way to the disk
+/// (`is_writing`), nothing that could contain it leaves this node.
+pub fn sort(outputs: Vec<Output>, is_writing: bool) -> Sorted {
+    let mut sorted = Sorted::default();
+    for output in outputs {
+        let speaks = matches!(output, Output::Publish(_) | Output::Answer { .. });
+        match output {
+            Output::Keep(message) => sorted.records.push(Record::Message(message)),
+            Output::Checkpoint(checkpoint) => sorted.records.push(Record::Checkpoint(checkpoint)),
+            Output::Seal { seal, forget_before } => sorted.records.push(Record::Seal(seal, forget_before)),
+            // The log may run ahead of the disk.
+            Output::Tell(_) => sorted.now.push(output),
+            _ if !sorted.records.is_empty() || (speaks && is_writing) => sorted.later.push(output),
+            _ => sorted.now.push(output),
+        }
+    }
+    sorted
 }
 
 /// What the disk says back.
@@ -36,18 +108,19 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Starts the thread.
+    /// Starts the thread; in a scenario the node may be bound to die of it.
     ///
     /// # Errors
     /// A system without room for a thread.
-    pub fn start(store: Store, mut log: EventLog, done: Sender<Done>) -> Result<Self> {
+    pub fn start(store: Store, mut log: EventLog, done: Sender<Done>, crash: Option<Crash>) -> Result<Self> {
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
+        let mut keeper = Keeper { store, crash, writes: 0 };
         thread::Builder::new().name("disk".into()).spawn(move || {
             for job in queue {
                 let result = match job {
                     // Without records it only keeps its place in the queue.
                     Job::Keep(records, outputs) if records.is_empty() => Ok(Some(outputs)),
-                    Job::Keep(records, outputs) => store.keep(&records).map(|()| Some(outputs)),
+                    Job::Keep(records, outputs) => keeper.keep(&records).map(|()| Some(outputs)),
                     Job::Tell(event) => log.tell(&event).map(|()| None),
                     Job::Flush(flushed) => {
                         let _ = flushed.send(());
@@ -116,5 +189,56 @@ impl Disk {
             mpsc::TrySendError::Full(_) => anyhow::anyhow!("the disk cannot keep up with the network"),
             mpsc::TrySendError::Disconnected(_) => anyhow::anyhow!("the disk has failed"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heterotune_crypto::{Digest, Identity};
+    use heterotune_protocol::{
+        charter::{Anchors, Charter},
+        codec::{Group, Mantissas},
+        message::{Content, Context, Message, Step},
+        verdict::Verdict,
+    };
+    use std::sync::Arc;
+
+    fn message() -> Arc<Message> {
+        let author = Identity::from_seed(1, "a");
+        let anchors = Anchors { digest: Digest::ZERO, count: 128 };
+        let charter = Charter::new("test", vec![author.id()], vec!["a".into(), "b".into()], anchors);
+        let group = Group { exponent: 0, mantissas: Mantissas::Narrow(vec![1]) };
+        let context = Context::new(charter).unwrap();
+        Arc::new(context.say(&author, Digest::ZERO, Step::Round(1), 0, Content::Update(vec![group])).unwrap())
+    }
+
+    #[test]
+    fn nothing_is_said_before_what_it_follows_from_is_on_disk() {
+        let judge = |ticket| Output::Judge { ticket, verdict: Verdict::Accept };
+        let names = |outputs: &[Output]| -> Vec<&str> {
+            let name = |output: &Output| match output {
+                Output::Judge { ticket: 1, .. } => "first",
+                Output::Judge { .. } => "second",
+                Output::Publish(_) => "publish",
+                _ => "other",
+            };
+            outputs.iter().map(name).collect()
+        };
+        let outputs = || vec![judge(1), Output::Keep(message()), Output::Publish(message()), judge(2)];
+        let Sorted { now, records, later } = sort(outputs(), false);
+        assert_eq!((names(&now), records.len(), names(&later)), (vec!["first"], 1, vec!["publish", "second"]));
+        // What is said now may follow from what is on its way to the disk; a judgement does not.
+        let speak = || vec![Output::Publish(message()), judge(1)];
+        let Sorted { now, records, later } = sort(speak(), true);
+        assert_eq!((names(&now), records.len(), names(&later)), (vec!["first"], 0, vec!["publish"]));
+        assert_eq!(names(&sort(speak(), false).now), ["publish", "first"]);
+    }
+
+    #[test]
+    fn a_crash_is_before_or_after_a_write() {
+        assert_eq!("3".parse::<Crash>().unwrap(), Crash { write: 3, after: false });
+        assert_eq!("1+".parse::<Crash>().unwrap(), Crash { write: 1, after: true });
+        assert!("".parse::<Crash>().is_err() && "+".parse::<Crash>().is_err() && "-1".parse::<Crash>().is_err());
     }
 }

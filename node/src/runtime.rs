@@ -3,7 +3,7 @@
 
 use crate::{
     config::read_charter,
-    disk::{Disk, Done},
+    disk::{self, Crash, Disk, Done, Sorted},
     events::{EventLog, unix_ms},
     lie::Liar,
     net::{NetEvent, Network, is_loopback},
@@ -73,6 +73,8 @@ pub struct Options {
     pub scenario: Option<(u64, String)>,
     /// In a scenario: what it tells the others in place of what is true. Without one it tells the truth.
     pub lie: Option<Lie>,
+    /// In a scenario: where it dies.
+    pub crash: Option<Crash>,
 }
 
 /// Runs a node until its network's last round is closed and known to be, or it is told to stop.
@@ -103,7 +105,7 @@ pub async fn run(options: Options) -> Result<()> {
     let (done_sender, done) = channel(QUEUE);
     let (report_sender, reports) = channel(QUEUE);
     let (product_sender, products) = channel(QUEUE);
-    let disk = Disk::start(store, log, done_sender)?;
+    let disk = Disk::start(store, log, done_sender, options.crash.filter(|_| options.scenario.is_some()))?;
     let trainer = {
         let (options, charter) = (options.clone(), charter.clone());
         let private = options.state.join("private.safetensors");
@@ -268,30 +270,20 @@ impl Node {
         told.map_or(Ok(()), |told| self.handle(Input::Contribution(told)))
     }
 
-    /// Does what the state says, in order; what follows something to keep waits until that is on disk. While anything
-    /// is on its way there, nothing that could contain it leaves this node.
+    /// Does what the state says, in order; what must wait for the disk does.
     fn perform(&mut self, outputs: Vec<Output>) -> Result<()> {
-        let (mut records, mut waiting) = (Vec::new(), Vec::new());
-        for output in outputs {
-            let speaks = matches!(output, Output::Publish(_) | Output::Answer { .. });
-            match output {
-                Output::Keep(message) => {
-                    self.liar.iter_mut().for_each(|liar| liar.hear(&message));
-                    records.push(Record::Message(message));
-                }
-                Output::Checkpoint(checkpoint) => records.push(Record::Checkpoint(checkpoint)),
-                Output::Seal { seal, forget_before } => records.push(Record::Seal(seal, forget_before)),
-                // The log may run ahead of the disk.
-                Output::Tell(event) => self.on_event(event)?,
-                output if !records.is_empty() || (speaks && self.keeping > 0) => waiting.push(output),
-                output => self.act(output)?,
+        let Sorted { now, records, later } = disk::sort(outputs, self.keeping > 0);
+        for record in &records {
+            if let (Record::Message(message), Some(liar)) = (record, &mut self.liar) {
+                liar.hear(message);
             }
         }
-        if records.is_empty() && waiting.is_empty() {
+        now.into_iter().try_for_each(|output| self.act(output))?;
+        if records.is_empty() && later.is_empty() {
             return Ok(());
         }
         self.keeping += 1;
-        self.disk.keep(records, waiting)
+        self.disk.keep(records, later)
     }
 
     fn act(&mut self, output: Output) -> Result<()> {
@@ -302,7 +294,8 @@ impl Node {
             Output::Answer { ticket, batch } => self.network.answer(ticket, batch),
             Output::Train(work) => self.trainer.work(work),
             Output::Compute(job) => self.compute(job)?,
-            Output::Tell(_) | Output::Keep(_) | Output::Checkpoint(_) | Output::Seal { .. } => {}
+            Output::Tell(event) => self.on_event(event)?,
+            Output::Keep(_) | Output::Checkpoint(_) | Output::Seal { .. } => {}
         }
         Ok(())
     }

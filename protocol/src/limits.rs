@@ -139,6 +139,9 @@ pub const FLOOD_MS: u64 = 10_000;
 /// slowest node that it has heard from.
 pub const ROUNDS_AHEAD: u64 = 2;
 
+/// The last round: a round a millisecond for 8,900 years. So no sum of a round and a few more overflows.
+pub const ROUND_MAX: u64 = 1 << 48;
+
 /// Samples a node may claim of one class in its statistics.
 pub const CLASS_COUNT_MAX: u32 = 1 << 24;
 

@@ -1,6 +1,7 @@
 //! `heterotune run`: one node.
 
 use crate::{
+    disk::Crash,
     runtime::{self, Options},
     train::Settings,
 };
@@ -56,6 +57,9 @@ pub(super) struct Flags {
     /// Tell the others this instead of the truth.
     #[arg(long, value_name = "LIE", hide = true, requires = "scenario")]
     lie: Option<Lie>,
+    /// Die before the N-th write to the ledger, or after it.
+    #[arg(long, value_name = "N[+]", hide = true, requires = "scenario")]
+    crash_at: Option<Crash>,
 }
 
 fn default_listen() -> Vec<Multiaddr> {
@@ -86,6 +90,7 @@ pub(super) fn run(flags: Flags) -> Result<()> {
         alone: flags.alone,
         scenario,
         lie: flags.lie,
+        crash: flags.crash_at,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(runtime::run(options));

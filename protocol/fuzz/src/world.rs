@@ -17,11 +17,14 @@ use super::{
 };
 use heterotune_crypto::Digest;
 use heterotune_protocol::{
+    limits,
     message::{Batch, Content, Context, Kind, Message, Pull, Step},
     round::{Checkpoint, Contribution, Event, Input, Job, Now, Output, Saved, State},
     seal::{Seal, Stage},
     verdict::Verdict,
+    wire,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -166,12 +169,14 @@ impl World {
             }
             9 => self.tell(node, Input::Unanswered { from: key(bytes.below(MEMBERS)) }),
             10 if liars > 0 => {
-                let batch = self.heard.answer(bytes, step);
-                self.tell(node, Input::Answered { from: key(peer), batch });
+                if let Some(batch) = on_the_wire(&self.heard.answer(bytes, step), limits::RESPONSE_BYTES_MAX) {
+                    self.tell(node, Input::Answered { from: key(peer), batch });
+                }
             }
             11 if liars > 0 => {
-                let pull = self.heard.ask(bytes, step);
-                self.tell(node, Input::Asked { ticket: peer as u64, pull });
+                if let Some(pull) = on_the_wire(&self.heard.ask(bytes, step), limits::REQUEST_BYTES_MAX) {
+                    self.tell(node, Input::Asked { ticket: peer as u64, pull });
+                }
             }
             // Something heard, again or garbled.
             12 => {
@@ -317,4 +322,9 @@ fn check_said(node: &mut Node, message: &Message) {
     assert_eq!(*node.said.entry(place).or_insert(message.id()), message.id(), "two things said: {place:?}");
     let found = || node.disk.found.messages.contains(&message.bytes);
     assert!(node.kept.contains(&message.id()) || found(), "said, but not kept: {place:?}");
+}
+
+/// What arrives of something that a liar sends.
+fn on_the_wire<T: Serialize + DeserializeOwned>(value: &T, most: usize) -> Option<T> {
+    wire::decode(&wire::encode(value, most).ok()?, most).ok()
 }

@@ -15,10 +15,11 @@ use crate::{
     charter::NetworkId,
     codec::{EncodedGroup, Group},
     genesis::{Kernels, Statistics},
+    limits,
     seal::{List, Proposal, Vote},
 };
 use heterotune_crypto::{Digest, NodeId, Signed};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{fmt, sync::Arc};
 
 /// A step of the network's life. Each is sealed, in this order.
@@ -30,7 +31,14 @@ pub enum Step {
     /// Genesis, second half: the founders' class statistics become the starting readout.
     Statistics,
     /// A round of training, from 1.
-    Round(u64),
+    Round(#[serde(deserialize_with = "round")] u64),
+}
+
+/// Reads the number of a round, at most [`limits::ROUND_MAX`].
+pub(crate) fn round<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let round = u64::deserialize(deserializer)?;
+    let refuse = || D::Error::custom(format!("there is no round {round}; the last is {}", limits::ROUND_MAX));
+    if round <= limits::ROUND_MAX { Ok(round) } else { Err(refuse()) }
 }
 
 impl Step {

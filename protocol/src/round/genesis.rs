@@ -136,6 +136,6 @@ impl State {
         let saved = std::mem::take(&mut self.saved.seals);
         let (now, later) = saved.into_iter().partition::<Vec<_>, _>(|seal| seal.step == unsealed);
         self.saved.seals = later.into_iter().filter(|seal| seal.step > unsealed).collect();
-        now.into_iter().for_each(|seal| drop(self.take_seal(seal)));
+        now.into_iter().for_each(|seal| self.take_kept_seal(seal));
     }
 }

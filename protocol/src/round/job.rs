@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     /// The round that starts here.
+    #[serde(deserialize_with = "crate::message::round")]
     pub round: u64,
     /// The genesis it descends from.
     pub genesis: Digest,

@@ -103,6 +103,11 @@ impl State {
         Ok(())
     }
 
+    /// Takes a seal of this node's own disk.
+    pub(in crate::round) fn take_kept_seal(&mut self, seal: Seal) {
+        self.sealing.is_kept = self.take_seal(seal).is_ok() && self.sealing.decided.is_some();
+    }
+
     /// Seals the step once a quorum has precommitted, its set is held, and what it makes is computed.
     pub(super) fn decide(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.sealing.decided.is_none()
@@ -152,15 +157,13 @@ impl State {
         }
         self.trim();
         let forget_before = self.first_kept();
+        // What is on the disk is not written again: a node that dies whenever it has written something still gets on.
+        if matches!(step, Step::Kernels | Step::Statistics) && !sealing.is_kept {
+            out.push(Output::Seal { seal: seal.clone(), forget_before });
+        }
         match made {
-            Made::Reference(reference) => {
-                out.push(Output::Seal { seal: seal.clone(), forget_before });
-                self.referenced(&seal, reference, now, out);
-            }
-            Made::Start(start) => {
-                out.push(Output::Seal { seal: seal.clone(), forget_before });
-                self.started(&seal, &start, now, out);
-            }
+            Made::Reference(reference) => self.referenced(&seal, reference, now, out),
+            Made::Start(start) => self.started(&seal, &start, now, out),
             Made::Round(closed) => {
                 // First what is sealed, then its seal: a node that dies in between computes the state again.
                 let record = Output::Seal { seal, forget_before };

@@ -72,6 +72,8 @@ pub(in crate::round) struct Sealing {
     aside: BTreeMap<Digest, Arc<Message>>,
     certificate: Option<Certificate>,
     decided: Option<Arc<Seal>>,
+    /// Whether the disk has it already.
+    is_kept: bool,
     miscomputed: bool,
     /// Sealers that have said two different things here; once is told.
     contradictory: BTreeSet<NodeId>,
