@@ -165,10 +165,8 @@ impl State {
         if heads.len() >= limits::HEADS_MAX && !heads.contains_key(&author) && !self.sync.connected.contains(&author) {
             return Err(Reason::Relayed);
         }
-        let is_newer = |heard: &Heard| {
-            let fresh = now < heard.at.saturating_add(limits::HEAD_FRESH_MS);
-            heard.sequence >= message.sequence && fresh
-        };
+        let is_fresh = |heard: &Heard| now < heard.at.saturating_add(limits::HEAD_FRESH_MS);
+        let is_newer = |heard: &Heard| heard.sequence >= message.sequence && is_fresh(heard);
         if self.sync.heads.get(&author).is_some_and(is_newer) {
             return Err(Reason::Duplicate);
         }
@@ -264,12 +262,14 @@ impl State {
 
     fn recalled(&mut self, from: NodeId, batch: &Batch) {
         let can = self.can_recall(&from);
+        // A peer may hold more than it has opened.
+        let ahead = batch.open.height().saturating_add(limits::ROUNDS_AHEAD);
+        let is_last = batch.step.height() >= ahead || self.is_beyond_the_end(batch.step.next());
         let Some(recall) = &mut self.sync.recall else { return };
         let next = recall.next.get(&from).copied().unwrap_or(self.unsealed).max(self.unsealed);
         if can && batch.step >= next && !batch.more {
             recall.next.insert(from, batch.step.next());
-            // A peer may hold more than it has opened.
-            if batch.step.height() >= batch.open.height().saturating_add(limits::ROUNDS_AHEAD) {
+            if is_last {
                 recall.done.insert(from);
             }
         }
