@@ -135,6 +135,10 @@ pub const FLOOD_MAX: u32 = 16;
 /// See [`FLOOD_MAX`].
 pub const FLOOD_MS: u64 = 10_000;
 
+/// Heads of one peer whose signatures are checked in [`FLOOD_MS`]: 6 ms of work. A node says one every
+/// [`HEAD_INTERVAL_MS`] and one a step; who catches up says many at once, and repeats the last.
+pub const HEAD_FLOOD_MAX: u32 = 128;
+
 /// Rounds ahead of the current one whose updates are kept for later: a peer is at most two closes ahead of the
 /// slowest node that it has heard from.
 pub const ROUNDS_AHEAD: u64 = 2;
@@ -164,6 +168,10 @@ pub const PULL_INTERVAL_MS_MIN: u64 = 1_000;
 
 /// How often a node that waits tells its mesh where it is (a head), in ms.
 pub const HEAD_INTERVAL_MS: u64 = 5_000;
+
+/// How long a head keeps out those of its author with lower numbers, in ms. Numbers begin with the author's clock: who
+/// starts again with a clock that was set back is heard after that.
+pub const HEAD_FRESH_MS: u64 = 2 * HEAD_INTERVAL_MS;
 
 /// Peers whose heads are remembered.
 pub const HEADS_MAX: usize = 256;

@@ -8,7 +8,32 @@ use crate::{
     verdict::{Reason, Verdict},
 };
 use heterotune_crypto::NodeId;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// What peers have cost lately: since when it is counted, and how many checks it was.
+#[derive(Debug, Default)]
+pub(super) struct Costs(BTreeMap<NodeId, (Now, u32)>);
+
+impl Costs {
+    fn add(&mut self, peer: NodeId, now: Now) {
+        let (since, count) = self.0.entry(peer).or_insert((now, 0));
+        if now.saturating_sub(*since) > limits::FLOOD_MS {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+    }
+
+    fn reach(&self, most: u32, peer: &NodeId, now: Now) -> bool {
+        let cost = self.0.get(peer);
+        cost.is_some_and(|(since, count)| *count >= most && now.saturating_sub(*since) <= limits::FLOOD_MS)
+    }
+
+    pub(super) fn trim(&mut self) {
+        if self.0.len() > limits::HEADS_MAX {
+            self.0.clear();
+        }
+    }
+}
 
 impl State {
     /// Judges a message, and takes it in if it is valid and new.
@@ -22,11 +47,7 @@ impl State {
         }
         let verdict = Verdict::from(reason);
         if matches!(verdict, Verdict::Reject(_)) {
-            let (since, count) = self.floods.entry(from).or_insert((now, 0));
-            if now.saturating_sub(*since) > limits::FLOOD_MS {
-                (*since, *count) = (now, 0);
-            }
-            *count = count.saturating_add(1);
+            self.floods.add(from, now);
         }
         verdict
     }
@@ -34,9 +55,7 @@ impl State {
     /// Whether so much of what a peer sends fails that its messages are not looked at for a while: garbage must not
     /// cost more than a few signature checks.
     fn is_flooding(&self, from: &NodeId, now: Now) -> bool {
-        self.floods
-            .get(from)
-            .is_some_and(|(since, count)| *count >= limits::FLOOD_MAX && now.saturating_sub(*since) <= limits::FLOOD_MS)
+        self.floods.reach(limits::FLOOD_MAX, from, now)
     }
 
     fn try_receive(&mut self, from: NodeId, bytes: &[u8], now: Now, out: &mut Vec<Output>) -> Result<Verdict, Reason> {
@@ -53,6 +72,11 @@ impl State {
             if author != from {
                 return Err(Reason::Relayed);
             }
+            // An author's entries in a step are two at most; of heads there is no end.
+            if self.head_floods.reach(limits::HEAD_FLOOD_MAX, &from, now) {
+                return Err(Reason::Flood);
+            }
+            self.head_floods.add(from, now);
             let message = self.context.verify_opened(opened, bytes)?;
             return self.receive_head(&message, now, out).map(|()| Verdict::Heard);
         }

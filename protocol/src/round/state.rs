@@ -1,10 +1,9 @@
 //! The machine's state, and what happens in what order.
 
-use super::{Checkpoint, Event, Input, Now, Output, Work, sealing::Sealing, sync::Sync};
+use super::{Checkpoint, Event, Input, Now, Output, Work, receive::Costs, sealing::Sealing, sync::Sync};
 use crate::{
     charter::Closing,
     ledger::{Entry, Ledger},
-    limits,
     message::{Content, Context, Kind, Message, Step},
     roster,
     seal::Seal,
@@ -87,8 +86,9 @@ pub struct State {
     pub(super) saved: Saved,
     pub(super) sync: Sync,
     pub(super) sealing: Sealing,
-    /// What failed verification, of whom: since when, and how much.
-    pub(super) floods: BTreeMap<NodeId, (Now, u32)>,
+    /// What failed verification, by who sent it on, and whose heads were verified.
+    pub(super) floods: Costs,
+    pub(super) head_floods: Costs,
 }
 
 impl State {
@@ -120,7 +120,8 @@ impl State {
             saved,
             sync,
             sealing: Sealing::default(),
-            floods: BTreeMap::new(),
+            floods: Costs::default(),
+            head_floods: Costs::default(),
         }
     }
 
@@ -314,9 +315,8 @@ impl State {
         self.contributors.retain(|round, _| *round >= unsealed);
         let earliest = self.unsealed;
         self.early.retain(|(step, _, _), _| *step >= earliest);
-        if self.floods.len() > limits::HEADS_MAX {
-            self.floods.clear();
-        }
+        self.floods.trim();
+        self.head_floods.trim();
     }
 
     /// The first round whose messages are kept for peers; who is further behind takes a snapshot.

@@ -20,8 +20,8 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Sync {
     connected: BTreeSet<NodeId>,
-    /// The newest head of each neighbour: its sequence number, the open step, the rest.
-    heads: BTreeMap<NodeId, (u64, Step, Head)>,
+    /// The newest head of each neighbour.
+    heads: BTreeMap<NodeId, Heard>,
     /// Pulls under way: whom, and since when.
     pulls: BTreeMap<NodeId, Now>,
     /// The peer asked last, so that the next pull goes to the next one.
@@ -43,8 +43,18 @@ pub(super) struct Sync {
     recall: Option<Recall>,
 }
 
+/// A head, its author's open step and running number, and when it was heard.
+#[derive(Debug)]
+struct Heard {
+    sequence: u64,
+    at: Now,
+    step: Step,
+    head: Head,
+}
+
 /// A node that starts again first learns what it has said before: its disk may be an old one, and who says two things
-/// in one step has lied. It signs nothing before enough peers have answered for every step that is not sealed.
+/// in one step has lied. It signs nothing before enough peers have answered for every step that is not sealed, up to
+/// the last that they may hold anything of.
 #[derive(Debug, Default)]
 struct Recall {
     /// The next step to ask a peer for.
@@ -86,7 +96,7 @@ impl Sync {
     }
 
     pub(super) fn head(&self, member: &NodeId) -> Option<(Step, &Head)> {
-        self.heads.get(member).map(|(_, step, head)| (*step, head))
+        self.heads.get(member).map(|heard| (heard.step, &heard.head))
     }
 
     pub(super) fn connected(&self) -> impl Iterator<Item = NodeId> {
@@ -155,7 +165,9 @@ impl State {
         if heads.len() >= limits::HEADS_MAX && !heads.contains_key(&author) && !self.sync.connected.contains(&author) {
             return Err(Reason::Relayed);
         }
-        if self.sync.heads.get(&author).is_some_and(|(sequence, _, _)| *sequence >= message.sequence) {
+        let is_fresh = |heard: &Heard| now < heard.at.saturating_add(limits::HEAD_FRESH_MS);
+        let is_newer = |heard: &Heard| heard.sequence >= message.sequence && is_fresh(heard);
+        if self.sync.heads.get(&author).is_some_and(is_newer) {
             return Err(Reason::Duplicate);
         }
         let comparable = head.unsealed == self.unsealed && self.unsealed.round() > 0;
@@ -166,7 +178,8 @@ impl State {
         if head.unsealed > self.unsealed {
             self.sync.quiet_until = self.sync.quiet_until.min(now);
         }
-        self.sync.heads.insert(author, (message.sequence, message.step, head.clone()));
+        let (sequence, step, head) = (message.sequence, message.step, head.clone());
+        self.sync.heads.insert(author, Heard { sequence, at: now, step, head });
         Ok(())
     }
 
@@ -249,11 +262,14 @@ impl State {
 
     fn recalled(&mut self, from: NodeId, batch: &Batch) {
         let can = self.can_recall(&from);
+        // A peer may hold more than it has opened.
+        let ahead = batch.open.height().saturating_add(limits::ROUNDS_AHEAD);
+        let is_last = batch.step.height() >= ahead || self.is_beyond_the_end(batch.step.next());
         let Some(recall) = &mut self.sync.recall else { return };
         let next = recall.next.get(&from).copied().unwrap_or(self.unsealed).max(self.unsealed);
         if can && batch.step >= next && !batch.more {
             recall.next.insert(from, batch.step.next());
-            if batch.step >= batch.open {
+            if is_last {
                 recall.done.insert(from);
             }
         }
@@ -354,6 +370,15 @@ impl State {
                 }
             }
             batch.messages.push(ByteBuf::from(message.bytes.clone()));
+        }
+        // What is early here may be what the peer itself has said, and forgotten.
+        for ((_, _, _), (_, bytes)) in self.early.iter().filter(|((step, _, _), _)| *step == pull.step) {
+            let lacks = self.context.open_or_recall(bytes).is_ok_and(|opened| !have.contains(&opened.header().id));
+            match room.checked_sub(bytes.len() + 5).filter(|_| lacks) {
+                Some(left) => room = left,
+                None => continue,
+            }
+            batch.messages.push(ByteBuf::from(bytes.clone()));
         }
         batch
     }

@@ -5,13 +5,14 @@ use crate::{
     charter::Charter,
     codec::quantise,
     message::{Content, Context, Head, Message, Step},
-    seal::Seal,
+    seal::{Seal, Stage},
     testing::{charter, identity},
     verdict::{Reason, Verdict},
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::{BTreeMap, VecDeque};
 
+mod defences;
 mod explore;
 mod sealers;
 
@@ -135,6 +136,27 @@ struct World {
     crash: Option<usize>,
     /// What node [`LIAR`] says instead of a message, to another node. Asked, it says nothing.
     bend: Option<Bend>,
+    /// How often a node has come back, and whether it then trains something else than before.
+    lives: Vec<usize>,
+    fickle: bool,
+    /// How far a node's clock is ahead of the others'.
+    ahead: Vec<Now>,
+    /// What honest nodes have said in all their lives.
+    said: BTreeMap<(usize, Place), Digest>,
+    /// What was given to be folded: who, and per round how many updates.
+    folds: Vec<(usize, Vec<(u64, usize)>)>,
+}
+
+/// What a node may say one thing in.
+type Place = (Step, Kind, Option<u32>, Option<Stage>);
+
+fn place(message: &Message) -> Place {
+    let (view, stage) = match message.signed.value() {
+        Content::Vote(vote) => (Some(vote.view), Some(vote.stage)),
+        Content::Proposal(proposal) => (Some(proposal.view), None),
+        _ => (None, None),
+    };
+    (message.step, message.kind, view, stage)
 }
 
 type Bend = fn(&Context, &Message, usize) -> Vec<Vec<u8>>;
@@ -159,6 +181,11 @@ impl World {
             bend: None,
             kept: 0,
             crash: None,
+            lives: vec![0; count],
+            fickle: false,
+            ahead: vec![0; count],
+            said: BTreeMap::new(),
+            folds: Vec::new(),
             charter,
         };
         for node in 0..count {
@@ -181,6 +208,7 @@ impl World {
 
     /// A node dies and comes back with nothing but its disk.
     fn restart(&mut self, node: usize) {
+        self.lives[node] += 1;
         let saved = self.disks[node].saved();
         self.under_way.retain(|(to, _)| *to != node);
         (0..self.states.len()).for_each(|other| self.tell(other, Input::Disconnected(identity(node).id())));
@@ -189,7 +217,7 @@ impl World {
     }
 
     fn tell(&mut self, node: usize, input: Input) {
-        let outputs = self.states[node].handle(input, self.now);
+        let outputs = self.states[node].handle(input, self.now + self.ahead[node]);
         self.perform(node, outputs);
     }
 
@@ -207,6 +235,12 @@ impl World {
             let is_last = is_durable && node == 1 && self.crash == Some(2 * self.kept + 1);
             match output {
                 Output::Publish(message) => {
+                    let lies = node == LIAR && self.bend.is_some();
+                    if message.kind != Kind::Head && !lies {
+                        let (place, id) = (place(&message), message.id());
+                        let first = *self.said.entry((node, place)).or_insert(id);
+                        assert!(first == id, "node {node} says two things: {place:?}, now {}", self.now);
+                    }
                     for other in 0..self.states.len() {
                         if other == node || (self.loss > 0 && self.draws.below(100) < self.loss) {
                             continue;
@@ -222,11 +256,17 @@ impl World {
                 Output::Checkpoint(checkpoint) => self.disks[node].checkpoints.push((*checkpoint).clone()),
                 Output::Seal { seal, forget_before } => self.disks[node].seal(&seal, forget_before),
                 Output::Train(work) => {
-                    if let Some(done) = made_up(&self.charter, node, &work) {
+                    let mind = node + if self.fickle { self.lives[node] * self.states.len() } else { 0 };
+                    if let Some(done) = made_up(&self.charter, mind, &work) {
                         self.under_way.push_back((node, Parcel::Done(done)));
                     }
                 }
-                Output::Compute(job) => self.under_way.push_back((node, Parcel::Product(job.run(1)))),
+                Output::Compute(job) => {
+                    if let Job::Fold(_, _, rounds) = &job {
+                        self.folds.push((node, rounds.iter().map(|set| (set.round, set.updates.len())).collect()));
+                    }
+                    self.under_way.push_back((node, Parcel::Product(job.run(1))));
+                }
                 Output::Pull { to, pull } => {
                     let to = self.index(&to);
                     self.under_way.push_back((to, Parcel::Question(me, pull)));
@@ -413,7 +453,12 @@ fn in_round_one() -> World {
 }
 
 fn judged(world: &mut World, bytes: Vec<u8>) -> Verdict {
-    let from = identity(1).id();
+    judged_from(world, 1, bytes)
+}
+
+/// What node 0 makes of what another sends on.
+fn judged_from(world: &mut World, from: usize, bytes: Vec<u8>) -> Verdict {
+    let from = identity(from).id();
     let outputs = world.states[0].handle(Input::Message { ticket: 9, from, bytes }, world.now);
     let judge = outputs.iter().find_map(|output| match output {
         Output::Judge { ticket: 9, verdict } => Some(verdict.clone()),
