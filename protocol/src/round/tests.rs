@@ -197,7 +197,7 @@ impl World {
     }
 
     fn perform(&mut self, node: usize, outputs: Vec<Output>) {
-        let me = identity(node).id();
+        let me = self.states[node].me;
         for output in outputs {
             let is_durable = matches!(output, Output::Keep(_) | Output::Checkpoint(_) | Output::Seal { .. });
             if is_durable && node == 1 {

@@ -50,7 +50,8 @@ fn turns_of(world: &World) -> Vec<usize> {
 /// The view in which a node proposes first.
 fn turn_of(context: &Context, message: &Message, node: usize) -> usize {
     let sealers = &context.charter.sealers;
-    let turn = |view: &u32| proposer(&message.genesis, message.step, *view, sealers) == Some(identity(node).id());
+    let turn =
+        |view: &u32| proposer(&message.genesis, message.step, *view, sealers) == Some(context.charter.founders[node]);
     (0..sealers.len() as u32).find(turn).unwrap() as usize
 }
 
@@ -127,7 +128,12 @@ fn check(world: &World, honest: &[usize], turns: &[(usize, Turn)]) {
 }
 
 /// Explores; every run's outcome goes to `judge`. Liar and who restarts are named by their turns.
-fn explore(charter: &Charter, liar: Option<(usize, Bend)>, restarts: &[usize], judge: impl Fn(&Ran, &[(usize, Turn)])) -> usize {
+fn explore(
+    charter: &Charter,
+    liar: Option<(usize, Bend)>,
+    restarts: &[usize],
+    judge: impl Fn(&Ran, &[(usize, Turn)]),
+) -> usize {
     let context = Arc::new(Context::new(charter.clone()).unwrap().with_memo(Memo::new(4_096)));
     let plain = run(&context, liar, &[]);
     judge(&plain, &[]);
@@ -271,7 +277,9 @@ fn a_lying_proposer_seals_nothing() {
     fn misfuses(context: &Context, message: &Message, _: usize) -> Vec<Vec<u8>> {
         proposes(context, message, |proposal| proposal.value.state = Digest::of("wrong", &[]))
     }
-    for (closing, lie) in BOTH.into_iter().flat_map(|closing| [omits as Bend, invents, misfuses].map(|lie| (closing, lie))) {
+    for (closing, lie) in
+        BOTH.into_iter().flat_map(|closing| [omits as Bend, invents, misfuses].map(|lie| (closing, lie)))
+    {
         explore(&network(4, closing), Some((0, lie)), &[1], |ran, turns| {
             assert!(ran.updates.iter().all(|updates| *updates == 4), "{:?} {turns:?}", ran.updates);
             assert!(ran.views.iter().all(|view| *view > 0), "{:?} {turns:?}", ran.views);

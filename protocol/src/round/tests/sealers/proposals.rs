@@ -72,7 +72,8 @@ fn a_bad_proposal_is_rejected() {
             draft
         };
         // Named by one list of three, and by two: not enough, and enough.
-        let more: Vec<_> = ids.iter().copied().chain([Digest::of("more", &[])]).collect::<BTreeSet<_>>().into_iter().collect();
+        let more: Vec<_> =
+            ids.iter().copied().chain([Digest::of("more", &[])]).collect::<BTreeSet<_>>().into_iter().collect();
         let one_names = with(&|bad| {
             bad.lists[2] = list(2, genesis, step, &more);
             bad.value.set = set_digest(&more);
@@ -122,7 +123,11 @@ fn a_bad_proposal_is_rejected() {
             ("a proof by other votes", proven(of_another), polka_short),
             ("a proof for another", proven(other_votes), polka_other.clone()),
             ("a proof of this view", proven(late), polka_other.clone()),
-            ("a proof of the wrong stage", proven(Certificate { stage: Stage::Precommit, ..full.clone() }), polka_other),
+            (
+                "a proof of the wrong stage",
+                proven(Certificate { stage: Stage::Precommit, ..full.clone() }),
+                polka_other,
+            ),
         ];
         let held = |world: &World| (world.states[me].sealing.said().count(), world.states[me].early.len());
         let before = held(&world);
