@@ -7,7 +7,7 @@ use crate::{
     memo::Memo,
     seal::{List, Proposal, Value, Vote, proposer},
 };
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet};
 
 /// How many events back in the queue a parcel may be that comes first.
 const REACH: usize = 3;
@@ -181,12 +181,27 @@ fn an_update_shown_to_some_is_in_for_all_or_for_none() {
         }
         vec![message.bytes.clone()]
     }
-    for closing in BOTH {
-        explore(&network(4, closing), Some((3, to_the_first)), &[1], |ran, turns| {
+    /// Nor does it list it: then only one names it.
+    fn unlisted(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
+        match message.signed.value() {
+            Content::List(_) => Vec::new(),
+            _ => to_the_first(context, message, to),
+        }
+    }
+    let outcomes = RefCell::new(BTreeSet::<usize>::new());
+    for (closing, lie) in
+        BOTH.into_iter().flat_map(|closing| [to_the_first as Bend, unlisted].map(|lie| (closing, lie)))
+    {
+        let mut charter = network(4, closing);
+        // Before the others have asked for it.
+        charter.rounds.deadline_ms = 1_000;
+        explore(&charter, Some((3, lie)), &[1], |ran, turns| {
             assert!(ran.updates.iter().all(|updates| [3, 4].contains(updates)), "{:?} {turns:?}", ran.updates);
             assert!(ran.updates.windows(2).all(|pair| pair[0] == pair[1]), "{turns:?}");
+            outcomes.borrow_mut().extend(&ran.updates);
         });
     }
+    assert_eq!(outcomes.into_inner(), [3, 4].into(), "one of both never came about");
 }
 
 /// Two updates by one author, each shown to some.
@@ -198,11 +213,15 @@ fn two_updates_by_one_author_are_one_thing_for_all() {
         groups[0].exponent += i16::from(turn_of(context, message, to) == 0);
         instead(context, message, Content::Update(groups))
     }
+    let outcomes = RefCell::new(BTreeSet::new());
     for closing in BOTH {
         explore(&network(4, closing), Some((3, two_faced)), &[1], |ran, turns| {
             assert!(ran.updates.windows(2).all(|pair| pair[0] == pair[1]), "{:?} {turns:?}", ran.updates);
+            outcomes.borrow_mut().insert((ran.updates[0], ran.conflicts > 0));
         });
     }
+    // Both ids or one of them, and it was noticed every time.
+    assert_eq!(outcomes.into_inner(), [(3, true), (4, true)].into());
 }
 
 /// A sealer that votes for and against, to different nodes, from the first view on.
