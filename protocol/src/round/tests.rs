@@ -134,8 +134,9 @@ struct World {
     /// What node 1 has written to its disk, and where it dies: 2 n before the nth write, 2 n + 1 after it.
     kept: usize,
     crash: Option<usize>,
-    /// What node [`LIAR`] says instead of a message, to another node. Asked, it says nothing.
-    bend: Option<Bend>,
+    /// The node that lies, where one does, and what it says instead of a message, to another node. Asked, it says
+    /// nothing.
+    liar: Option<(usize, Bend)>,
     /// How often a node has come back, and whether it then trains something else than before.
     lives: Vec<usize>,
     fickle: bool,
@@ -161,11 +162,13 @@ fn place(message: &Message) -> Place {
 
 type Bend = fn(&Context, &Message, usize) -> Vec<Vec<u8>>;
 
-/// The node that lies, where one does.
-const LIAR: usize = 3;
-
 impl World {
     fn new(charter: Charter, seed: u64, loss: usize) -> Self {
+        Self::within(Arc::new(Context::new(charter).unwrap()), seed, loss)
+    }
+
+    fn within(context: Arc<Context>, seed: u64, loss: usize) -> Self {
+        let charter = context.charter.clone();
         let count = charter.founders.len();
         let mut world = Self {
             states: Vec::new(),
@@ -177,8 +180,8 @@ impl World {
             loss,
             cut: None,
             off: vec![false; count],
-            context: Arc::new(Context::new(charter.clone()).unwrap()),
-            bend: None,
+            context,
+            liar: None,
             kept: 0,
             crash: None,
             lives: vec![0; count],
@@ -222,7 +225,7 @@ impl World {
     }
 
     fn perform(&mut self, node: usize, outputs: Vec<Output>) {
-        let me = identity(node).id();
+        let me = self.states[node].me;
         for output in outputs {
             let is_durable = matches!(output, Output::Keep(_) | Output::Checkpoint(_) | Output::Seal { .. });
             if is_durable && node == 1 {
@@ -235,7 +238,7 @@ impl World {
             let is_last = is_durable && node == 1 && self.crash == Some(2 * self.kept + 1);
             match output {
                 Output::Publish(message) => {
-                    let lies = node == LIAR && self.bend.is_some();
+                    let lies = self.liar.is_some_and(|(liar, _)| liar == node);
                     if message.kind != Kind::Head && !lies {
                         let (place, id) = (place(&message), message.id());
                         let first = *self.said.entry((node, place)).or_insert(id);
@@ -245,9 +248,10 @@ impl World {
                         if other == node || (self.loss > 0 && self.draws.below(100) < self.loss) {
                             continue;
                         }
-                        let bend = self.bend.filter(|_| node == LIAR);
-                        let said = bend
-                            .map_or_else(|| vec![message.bytes.clone()], |bend| bend(&self.context, &message, other));
+                        let said = match self.liar {
+                            Some((liar, bend)) if liar == node => bend(&self.context, &message, other),
+                            _ => vec![message.bytes.clone()],
+                        };
                         let parcels = said.into_iter().map(|bytes| (other, Parcel::Gossip(me, bytes)));
                         self.under_way.extend(parcels);
                     }
@@ -272,7 +276,7 @@ impl World {
                     self.under_way.push_back((to, Parcel::Question(me, pull)));
                 }
                 Output::Answer { ticket, batch } => {
-                    let lies = node == LIAR && self.bend.is_some();
+                    let lies = self.liar.is_some_and(|(liar, _)| liar == node);
                     let batch = if lies { Batch { messages: Vec::new(), seal: None, ..batch } } else { batch };
                     self.under_way.push_back((ticket as usize, Parcel::Answer(me, batch)));
                 }

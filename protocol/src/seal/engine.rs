@@ -496,3 +496,30 @@ impl bft::Context for Heights {
         Ballotted { height, view, value, stage: VoteType::Precommit, sealer }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::identity;
+
+    /// Votes in as many views as one likes are taken for so many; those of the current view always.
+    #[test]
+    fn votes_far_ahead_take_little_room() {
+        let sealers: Vec<_> = (0..4).map(|index| identity(index).id()).collect();
+        let mut engine = Engine::new(Digest::ZERO, Step::Round(1), &sealers, sealers[0], 1_000);
+        engine.start(0);
+        let mut votes = |sealer: usize, view| {
+            for stage in [Stage::Prevote, Stage::Precommit] {
+                let ballot = Ballot { sealer: sealers[sealer], sequence: 1, signature: [0; 64] };
+                engine.voted(&Vote { view, stage, value: None }, &ballot, 0);
+            }
+            (engine.driver.votes().rounds(), engine.view())
+        };
+        let kept = (1..=1_000).map(|view| votes(3, view)).last();
+        assert_eq!(kept, Some((limits::VIEWS_AHEAD_MAX, 0)));
+        // It shuts nobody out: one other with it is not enough to go on, and three without it are.
+        assert_eq!(votes(1, 1_000).1, 0);
+        assert_eq!((votes(1, 0).1, votes(2, 0).1), (0, 0));
+        assert_eq!(votes(3, 0).0, limits::VIEWS_AHEAD_MAX + 2);
+    }
+}

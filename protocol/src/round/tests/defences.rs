@@ -7,6 +7,9 @@ use crate::{
     limits::{FLOOD_MAX, FLOOD_MS, HEAD_FLOOD_MAX, HEAD_FRESH_MS},
 };
 
+/// Who contradicts itself.
+const LIAR: usize = 3;
+
 const BOTH: [Closing; 2] = [Closing::Everyone, Closing::Leader];
 
 /// A small network without genesis.
@@ -151,7 +154,7 @@ fn who_contradicts_itself_is_banned() {
     (charter.rounds.horizon, charter.rounds.total) = (1, 5);
     charter.rounds.deadline_ms = 10_000_000;
     let mut world = World::new(charter, 2, 0);
-    world.bend = Some(both);
+    world.liar = Some((LIAR, both));
     let liar = identity(LIAR).id();
     world.run_until("in round 3", |world| world.states.iter().all(|state| state.step() >= Step::Round(3)));
     for node in 0..3 {

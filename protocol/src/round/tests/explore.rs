@@ -3,7 +3,11 @@
 //! scheduling: Emmi, Qadeer and Rakamaric 2011). After every event no two honest nodes may hold different seals.
 
 use super::*;
-use crate::seal::{Stage, Vote};
+use crate::{
+    memo::Memo,
+    seal::{List, Proposal, Value, Vote, proposer},
+};
+use std::{cell::RefCell, collections::BTreeSet};
 
 /// How many events back in the queue a parcel may be that comes first.
 const REACH: usize = 3;
@@ -26,29 +30,55 @@ fn network(nodes: usize, closing: crate::charter::Closing) -> Charter {
     charter
 }
 
-/// What a run has come to: per honest node the seals it has told, and whether all of them have got to the end.
+/// What a run has come to: per honest node that has told of a seal, its updates and its view; how many contradictions
+/// were noticed; and whose lists were proposed in view 0, by the views in which they would propose.
 struct Ran {
     events: usize,
     updates: Vec<usize>,
+    views: Vec<u32>,
     conflicts: usize,
+    grounds: BTreeSet<usize>,
 }
 
-fn run(charter: &Charter, bend: Option<Bend>, turns: &[(usize, Turn)]) -> Ran {
-    let mut world = World::new(charter.clone(), 1, 0);
-    world.bend = bend;
+/// The nodes in the order in which they propose: that is how they are told apart here.
+fn turns_of(world: &World) -> Vec<usize> {
+    let genesis = world.states[0].genesis.unwrap();
+    let turn = |view| proposer(&genesis, Step::Round(1), view, &world.charter.sealers).unwrap();
+    (0..world.states.len() as u32).map(|view| world.index(&turn(view))).collect()
+}
+
+/// The view in which a node proposes first.
+fn turn_of(context: &Context, message: &Message, node: usize) -> usize {
+    let sealers = &context.charter.sealers;
+    let turn =
+        |view: &u32| proposer(&message.genesis, message.step, *view, sealers) == Some(context.charter.founders[node]);
+    (0..sealers.len() as u32).find(turn).unwrap() as usize
+}
+
+/// The message's author says this in its place.
+fn instead(context: &Context, message: &Message, content: Content) -> Vec<Vec<u8>> {
+    let author = (0..).map(identity).find(|identity| identity.id() == message.author()).unwrap();
+    vec![context.say(&author, message.genesis, message.step, 9, content).unwrap().bytes]
+}
+
+fn run(context: &Arc<Context>, liar: Option<(usize, Bend)>, turns: &[(usize, Turn)]) -> Ran {
+    let mut world = World::within(context.clone(), 1, 0);
+    let order = turns_of(&world);
+    world.liar = liar.map(|(turn, bend)| (order[turn], bend));
     // The liar's first words were said before it could lie: they are its to say again.
-    if bend.is_some() {
-        world.restart(LIAR);
+    if let Some((liar, _)) = world.liar {
+        world.restart(liar);
     }
-    let honest: Vec<usize> = (0..world.states.len()).filter(|node| bend.is_none() || *node != LIAR).collect();
-    let mut events = 0;
+    let is_liar = |node: &usize| liar.is_some_and(|(turn, _)| order[turn] == *node);
+    let honest: Vec<usize> = (0..world.states.len()).filter(|node| !is_liar(node)).collect();
+    let (mut events, mut grounds) = (0, BTreeSet::new());
     let done = |world: &World| honest.iter().all(|node| world.states[*node].is_finished());
     while !done(&world) {
         assert!(events < 4_000, "no end with {turns:?}");
         for (_, turn) in turns.iter().filter(|(at, _)| *at == events) {
             match turn {
                 Turn::Overtake(back) if *back < world.under_way.len() => world.under_way.rotate_left(*back),
-                Turn::Restart(node) => world.restart(*node),
+                Turn::Restart(turn) => world.restart(order[*turn]),
                 Turn::Overtake(_) => {}
             }
         }
@@ -60,19 +90,30 @@ fn run(charter: &Charter, bend: Option<Bend>, turns: &[(usize, Turn)]) -> Ran {
         }
         events += 1;
         check(&world, &honest, turns);
+        if turns.is_empty() && grounds.is_empty() {
+            grounds = proposed_from(&world, order[0]);
+        }
     }
     let sealed = |node: &usize| {
         world.events[*node].iter().find_map(|event| match event {
-            Event::Sealed { updates, .. } => Some(*updates),
+            Event::Sealed { updates, view, .. } => Some((*updates, *view)),
             _ => None,
         })
     };
-    let conflicts = honest.iter().flat_map(|node| &world.events[*node]);
-    Ran {
-        events,
-        updates: honest.iter().filter_map(sealed).collect(),
-        conflicts: conflicts.filter(|event| matches!(event, Event::Conflict { .. })).count(),
-    }
+    let (updates, views) = honest.iter().filter_map(sealed).unzip();
+    let told = honest.iter().flat_map(|node| &world.events[*node]);
+    let conflicts = told.filter(|event| matches!(event, Event::Conflict { .. })).count();
+    let grounds = grounds.iter().map(|node| order.iter().position(|other| other == node).unwrap()).collect();
+    Ran { events, updates, views, conflicts, grounds }
+}
+
+/// Whose lists a node has proposed with in view 0, while it knows of that.
+fn proposed_from(world: &World, node: usize) -> BTreeSet<usize> {
+    let lists = world.states[node].sealing.said().filter_map(|message| match message.signed.value() {
+        Content::Proposal(proposal) if proposal.view == 0 => Some(&proposal.lists),
+        _ => None,
+    });
+    lists.flatten().map(|list| world.index(&world.context.open(list).unwrap().author)).collect()
 }
 
 /// One seal a round, for ever, and the same for all.
@@ -86,28 +127,37 @@ fn check(world: &World, honest: &[usize], turns: &[(usize, Turn)]) {
     }
 }
 
-/// Explores; every run's outcome goes to `judge`.
-fn explore(charter: &Charter, bend: Option<Bend>, restarts: &[usize], judge: impl Fn(&Ran, &[(usize, Turn)])) -> usize {
-    let plain = run(charter, bend, &[]);
+/// Explores; every run's outcome goes to `judge`. Liar and who restarts are named by their turns.
+fn explore(
+    charter: &Charter,
+    liar: Option<(usize, Bend)>,
+    restarts: &[usize],
+    judge: impl Fn(&Ran, &[(usize, Turn)]),
+) -> usize {
+    let context = Arc::new(Context::new(charter.clone()).unwrap().with_memo(Memo::new(4_096)));
+    let plain = run(&context, liar, &[]);
     judge(&plain, &[]);
     let overtakes = (1..=REACH).map(Turn::Overtake);
-    let kinds: Vec<Turn> = overtakes.chain(restarts.iter().map(|node| Turn::Restart(*node))).collect();
+    let kinds: Vec<Turn> = overtakes.chain(restarts.iter().map(|turn| Turn::Restart(*turn))).collect();
     let mut runs = 1;
     for first in 0..plain.events {
         for turn in &kinds {
             let turns = [(first, *turn)];
-            judge(&run(charter, bend, &turns), &turns);
+            judge(&run(&context, liar, &turns), &turns);
             runs += 1;
             // Of the second difference, a share that is drawn: all of them would be millions.
             let mut draws = Draws(first as u64 * 100 + runs as u64);
             let second = first + 1 + draws.below(plain.events - first);
             let turns = [(first, *turn), (second, kinds[draws.below(kinds.len())])];
-            judge(&run(charter, bend, &turns), &turns);
+            judge(&run(&context, liar, &turns), &turns);
             runs += 1;
         }
     }
     runs
 }
+
+/// The turn of a liar whose list is among the first three that reach the first proposer, in the plain order.
+const LISTED: usize = 1;
 
 const BOTH: [crate::charter::Closing; 2] = [crate::charter::Closing::Everyone, crate::charter::Closing::Leader];
 
@@ -122,21 +172,36 @@ fn three_honest_nodes_seal_what_all_of_them_hold() {
     }
 }
 
-/// One update, shown to half of the others, and never given to who asks.
+/// One update, shown to one of the others, and never given to who asks.
 #[test]
 fn an_update_shown_to_some_is_in_for_all_or_for_none() {
-    fn to_the_first(_: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
-        if matches!(message.signed.value(), Content::Update(_)) && to > 0 {
+    fn to_the_first(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
+        if matches!(message.signed.value(), Content::Update(_)) && turn_of(context, message, to) > 0 {
             return Vec::new();
         }
         vec![message.bytes.clone()]
     }
-    for closing in BOTH {
-        explore(&network(4, closing), Some(to_the_first), &[1], |ran, turns| {
+    /// Nor does it list it: then only one names it.
+    fn unlisted(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
+        match message.signed.value() {
+            Content::List(_) => Vec::new(),
+            _ => to_the_first(context, message, to),
+        }
+    }
+    let outcomes = RefCell::new(BTreeSet::<usize>::new());
+    for (closing, lie) in
+        BOTH.into_iter().flat_map(|closing| [to_the_first as Bend, unlisted].map(|lie| (closing, lie)))
+    {
+        let mut charter = network(4, closing);
+        // Before the others have asked for it.
+        charter.rounds.deadline_ms = 1_000;
+        explore(&charter, Some((3, lie)), &[1], |ran, turns| {
             assert!(ran.updates.iter().all(|updates| [3, 4].contains(updates)), "{:?} {turns:?}", ran.updates);
             assert!(ran.updates.windows(2).all(|pair| pair[0] == pair[1]), "{turns:?}");
+            outcomes.borrow_mut().extend(&ran.updates);
         });
     }
+    assert_eq!(outcomes.into_inner(), [3, 4].into(), "one of both never came about");
 }
 
 /// Two updates by one author, each shown to some.
@@ -145,38 +210,67 @@ fn two_updates_by_one_author_are_one_thing_for_all() {
     fn two_faced(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
         let Content::Update(groups) = message.signed.value() else { return vec![message.bytes.clone()] };
         let mut groups = groups.clone();
-        groups[0].exponent += i16::from(to == 1);
-        let other = context.say(&identity(LIAR), message.genesis, message.step, 9, Content::Update(groups)).unwrap();
-        vec![other.bytes]
+        groups[0].exponent += i16::from(turn_of(context, message, to) == 0);
+        instead(context, message, Content::Update(groups))
+    }
+    let outcomes = RefCell::new(BTreeSet::new());
+    for closing in BOTH {
+        explore(&network(4, closing), Some((3, two_faced)), &[1], |ran, turns| {
+            assert!(ran.updates.windows(2).all(|pair| pair[0] == pair[1]), "{:?} {turns:?}", ran.updates);
+            outcomes.borrow_mut().insert((ran.updates[0], ran.conflicts > 0));
+        });
+    }
+    // Both ids or one of them, and it was noticed every time.
+    assert_eq!(outcomes.into_inner(), [(3, true), (4, true)].into());
+}
+
+/// A sealer that votes for and against, to different nodes, from the first view on.
+#[test]
+fn two_votes_make_no_two_seals() {
+    fn two_votes(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
+        let Content::Vote(vote) = message.signed.value() else { return vec![message.bytes.clone()] };
+        let value = match turn_of(context, message, to) {
+            0 => vote.value,
+            1 => None,
+            _ => vote.value.map(|value| Value { state: Digest::of("another", &[]), ..value }),
+        };
+        instead(context, message, Content::Vote(Vote { value, ..vote.clone() }))
     }
     for closing in BOTH {
-        explore(&network(4, closing), Some(two_faced), &[2], |ran, turns| {
-            assert!(ran.updates.windows(2).all(|pair| pair[0] == pair[1]), "{:?} {turns:?}", ran.updates);
+        explore(&network(4, closing), Some((3, two_votes)), &[1], |ran, turns| {
+            assert!(ran.updates.iter().all(|updates| *updates == 4), "{:?} {turns:?}", ran.updates);
         });
     }
 }
 
-/// A sealer that votes for and against, to different nodes; and lists to some what it does not to others.
+/// What all honest sealers hold is sealed, and nothing else, whatever a liar lists to the first proposer; nor does that
+/// cost a view.
 #[test]
-fn two_votes_make_no_two_seals() {
-    fn two_votes(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
-        let say = |content| {
-            let said = context.say(&identity(LIAR), message.genesis, message.step, 9, content).unwrap();
-            vec![said.bytes]
-        };
+fn a_false_list_takes_nothing_out_and_brings_nothing_in() {
+    fn lists(context: &Context, message: &Message, to: usize, lie: fn(&List) -> Vec<Digest>) -> Vec<Vec<u8>> {
         match message.signed.value() {
-            Content::Vote(vote) if to == 1 => say(Content::Vote(Vote { value: None, ..vote.clone() })),
-            Content::Vote(vote) if to == 2 && vote.stage == Stage::Precommit => {
-                let value = vote.value.map(|value| crate::seal::Value { state: Digest::of("another", &[]), ..value });
-                say(Content::Vote(Vote { value, ..vote.clone() }))
+            Content::List(list) if turn_of(context, message, to) == 0 => {
+                instead(context, message, Content::List(List { ids: lie(list) }))
             }
-            Content::List(_) if to == 1 => say(Content::List(crate::seal::List { ids: Vec::new() })),
             _ => vec![message.bytes.clone()],
         }
     }
-    for closing in BOTH {
-        explore(&network(4, closing), Some(two_votes), &[0], |ran, turns| {
+    fn nothing(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
+        lists(context, message, to, |_| Vec::new())
+    }
+    fn invented(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
+        lists(context, message, to, |list| {
+            let ids: BTreeSet<_> = list.ids.iter().copied().chain([Digest::of("invented", &[])]).collect();
+            ids.into_iter().collect()
+        })
+    }
+    for (closing, lie) in BOTH.into_iter().flat_map(|closing| [(closing, nothing as Bend), (closing, invented)]) {
+        explore(&network(4, closing), Some((LISTED, lie)), &[1], |ran, turns| {
             assert!(ran.updates.iter().all(|updates| *updates == 4), "{:?} {turns:?}", ran.updates);
+            if turns.is_empty() {
+                assert!(ran.grounds.contains(&LISTED), "the list was not used: {:?}", ran.grounds);
+                assert_eq!(ran.views, [0, 0, 0]);
+            }
         });
     }
 }
@@ -184,23 +278,34 @@ fn two_votes_make_no_two_seals() {
 /// A proposer whose sets or states are wrong, or whose lists are too few, costs its view and nothing else.
 #[test]
 fn a_lying_proposer_seals_nothing() {
-    fn misproposes(context: &Context, message: &Message, to: usize) -> Vec<Vec<u8>> {
+    fn proposes(context: &Context, message: &Message, lie: fn(&mut Proposal)) -> Vec<Vec<u8>> {
         let Content::Proposal(proposal) = message.signed.value() else { return vec![message.bytes.clone()] };
         let mut proposal = proposal.clone();
-        match to {
-            // Fused wrongly.
-            0 => proposal.value.state = Digest::of("wrong", &[]),
-            // With a set that its lists don't compute.
-            1 => proposal.value.set = Digest::of("invented", &[]),
-            // Without the lists of a quorum.
-            _ => proposal.lists.truncate(1),
-        }
-        let content = Content::Proposal(proposal);
-        vec![context.say(&identity(LIAR), message.genesis, message.step, 9, content).unwrap().bytes]
+        lie(&mut proposal);
+        instead(context, message, Content::Proposal(proposal))
     }
-    for closing in BOTH {
-        explore(&network(4, closing), Some(misproposes), &[1], |ran, turns| {
+    /// Without the lists of a quorum.
+    fn omits(context: &Context, message: &Message, _: usize) -> Vec<Vec<u8>> {
+        proposes(context, message, |proposal| proposal.lists.truncate(2))
+    }
+    /// With a set that its lists don't compute.
+    fn invents(context: &Context, message: &Message, _: usize) -> Vec<Vec<u8>> {
+        proposes(context, message, |proposal| proposal.value.set = Digest::of("invented", &[]))
+    }
+    /// Fused wrongly.
+    fn misfuses(context: &Context, message: &Message, _: usize) -> Vec<Vec<u8>> {
+        proposes(context, message, |proposal| proposal.value.state = Digest::of("wrong", &[]))
+    }
+    for (closing, lie) in
+        BOTH.into_iter().flat_map(|closing| [omits as Bend, invents, misfuses].map(|lie| (closing, lie)))
+    {
+        explore(&network(4, closing), Some((0, lie)), &[1], |ran, turns| {
             assert!(ran.updates.iter().all(|updates| *updates == 4), "{:?} {turns:?}", ran.updates);
+            assert!(ran.views.iter().all(|view| *view > 0), "{:?} {turns:?}", ran.views);
+            if turns.is_empty() {
+                assert!(!ran.grounds.is_empty(), "it did not propose");
+                assert_eq!(ran.views, [1, 1, 1]);
+            }
         });
     }
 }

@@ -8,14 +8,29 @@ use crate::{
 };
 use serde_bytes::ByteBuf;
 
+mod proposals;
+mod seals;
+mod votes;
+
 const STEP: Step = Step::Round(1);
 
-/// A network of `nodes` that seal one round, with only node 0 switched on, and everybody's update with it.
-fn alone(nodes: usize, me: usize) -> World {
+/// Some `nodes` that seal some rounds, without genesis.
+fn few_rounds(nodes: usize, total: u64) -> Charter {
     let mut charter = charter(nodes);
     (charter.adapter.alignment, charter.adapter.readout) = (Alignment::Random, Readout::Trained);
     (charter.adapter.branches, charter.adapter.rank, charter.adapter.readout_rank) = (1, 1, 1);
-    (charter.rounds.quorum, charter.rounds.total, charter.rounds.closing) = (quorum(nodes) as u16, 1, Closing::Leader);
+    let rounds = &mut charter.rounds;
+    (rounds.quorum, rounds.total, rounds.closing) = (quorum(nodes) as u16, total, Closing::Leader);
+    charter
+}
+
+/// A network of `nodes` that seal one round, with only `me` switched on, and everybody's update with it.
+fn alone(nodes: usize, me: usize) -> World {
+    alone_in(few_rounds(nodes, 1), me)
+}
+
+fn alone_in(charter: Charter, me: usize) -> World {
+    let nodes = charter.founders.len();
     let mut world = World::new(charter, 1, 0);
     (0..nodes).filter(|node| *node != me).for_each(|node| world.off[node] = true);
     world.under_way.retain(|(to, _)| *to == me);
@@ -42,15 +57,30 @@ fn says(world: &World, node: usize, content: Content) -> Message {
 /// `me` is told something by `node`.
 fn hears(world: &mut World, me: usize, node: usize, content: Content) -> Message {
     let message = says(world, node, content);
-    let from = identity(node).id();
-    world.tell(me, Input::Message { ticket: 0, from, bytes: message.bytes.clone() });
-    pump(world);
+    told(world, me, &message);
     message
 }
 
+/// What `me` makes of a message, got from its author.
+fn told(world: &mut World, me: usize, message: &Message) -> Verdict {
+    let input = Input::Message { ticket: 9, from: message.author(), bytes: message.bytes.clone() };
+    let outputs = world.states[me].handle(input, world.now);
+    let verdict = outputs.iter().find_map(|output| match output {
+        Output::Judge { ticket: 9, verdict } => Some(verdict.clone()),
+        _ => None,
+    });
+    world.perform(me, outputs);
+    pump(world);
+    verdict.unwrap()
+}
+
 fn turn(world: &World, view: u32) -> usize {
+    turn_in(world, STEP, view)
+}
+
+fn turn_in(world: &World, step: Step, view: u32) -> usize {
     let genesis = world.states.iter().find_map(|state| state.genesis).unwrap();
-    world.index(&proposer(&genesis, STEP, view, &world.charter.sealers).unwrap())
+    world.index(&proposer(&genesis, step, view, &world.charter.sealers).unwrap())
 }
 
 /// The value that lists of these ids make, and those lists.
@@ -109,12 +139,13 @@ fn propose(
 
 fn all_vote(world: &mut World, me: usize, view: u32, stage: Stage, value: Option<Value>) -> Vec<Ballot> {
     let others: Vec<_> = (0..world.states.len()).filter(|node| *node != me).collect();
-    let ballot = |message: Message| Ballot {
-        sealer: message.author(),
-        sequence: message.sequence,
-        signature: *message.signed.signature(),
-    };
-    others.into_iter().map(|node| ballot(hears(world, me, node, Content::Vote(Vote { view, stage, value })))).collect()
+    let vote = |node| ballot(&hears(world, me, node, Content::Vote(Vote { view, stage, value })));
+    others.into_iter().map(vote).collect()
+}
+
+fn ballot(message: &Message) -> Ballot {
+    let signature = *message.signed.signature();
+    Ballot { sealer: message.author(), sequence: message.sequence, signature }
 }
 
 /// Somebody whose turn is neither in view 0 nor in view 2, with its list said.
@@ -223,8 +254,7 @@ fn all_that_is_sealed_can_be_had() {
     let value = Value { set: set_digest(&ids), state: closed[0].digest };
     let ballots = (0..4).map(|node| {
         let vote = Vote { view: 0, stage: Stage::Precommit, value: Some(value) };
-        let message = says(&world, node, Content::Vote(vote));
-        Ballot { sealer: message.author(), sequence: message.sequence, signature: *message.signed.signature() }
+        ballot(&says(&world, node, Content::Vote(vote)))
     });
     let certificate = Certificate { view: 0, stage: Stage::Precommit, value, ballots: ballots.collect() };
     let seal = Some(crate::seal::Seal { step: STEP, ids, certificate });
