@@ -284,6 +284,12 @@ mod tests {
         assert_eq!(read(1, 3.0), Err(CodecError::OffGrid { group: 0, at: 0 }));
         assert_eq!(read(-40, 3.0), Err(CodecError::OffGrid { group: 0, at: 0 }));
         assert_eq!(read(-41, 3.0), Err(CodecError::Exponent { group: 0, exponent: -41 }));
+        assert!(read(8, 0.0).is_ok());
+        assert_eq!(read(9, 0.0), Err(CodecError::Exponent { group: 0, exponent: 9 }));
+        for is in [0, 3, 5, 8] {
+            let encoded = EncodedGroup { exponent: -10, values: vec![0; is] };
+            assert_eq!(decode_group(&codec, 0, &encoded, 1), Err(CodecError::Shape { group: 0, is, must: 4 }));
+        }
         let charter = charter(3);
         let layout = Layout::new(&charter);
         assert_eq!(decode(&codec, &layout, &[]), Err(CodecError::Groups { is: 0, must: layout.groups().len() }));

@@ -4,11 +4,15 @@ use super::*;
 use crate::{
     charter::Charter,
     limits,
+    seal::{Ballot, Certificate, Seal, Stage, Value},
     testing::{charter, identity},
     verdict::Reason,
-    wire,
+    wire::{self, WireError},
 };
 use proptest::prelude::*;
+use serde::de::DeserializeOwned;
+use serde_bytes::ByteBuf;
+use std::{collections::BTreeSet, ops::Range};
 
 fn context() -> Context {
     Context::new(charter(3)).unwrap()
@@ -68,6 +72,120 @@ fn every_field_is_under_the_signature() {
     assert_eq!(forged(|envelope| envelope.sequence = 8), Some(Reason::Forged));
     assert_eq!(forged(|envelope| envelope.payload[0] ^= 1), Some(Reason::Forged));
     assert_eq!(forged(|envelope| envelope.signature[0] ^= 1), Some(Reason::Forged));
+}
+
+/// The network and the version are signed, and not only written on the envelope: whoever rewrites the envelope of
+/// another network, in which the same keys may speak, forges.
+#[test]
+fn the_network_and_the_version_are_under_the_signature() {
+    let context = context();
+    let other = Context::new(Charter { nonce: context.charter.nonce + 1, ..context.charter.clone() }).unwrap();
+    let envelope = other.open(&update(&other, 1).bytes).unwrap();
+    let read = |envelope: &Envelope| {
+        let bytes = wire::encode(envelope, limits::MESSAGE_BYTES_MAX).unwrap();
+        context.verify(context.open(&bytes)?, &bytes).map(|message| message.author())
+    };
+    assert_eq!(read(&envelope), Err(Reason::OtherNetwork { network: other.network }));
+    let rewritten = Envelope { network: context.network, ..envelope };
+    assert_eq!(read(&rewritten), Err(Reason::Forged));
+
+    // What members sign, byte by byte.
+    let signed_for = |version: u16, network: NetworkId| {
+        let Envelope { genesis, step, author, sequence, payload, .. } = rewritten.clone();
+        let (version, height, sequence) = (version.to_le_bytes(), step.height().to_le_bytes(), sequence.to_le_bytes());
+        let parts: [&[u8]; 6] =
+            [&version, network.0.as_bytes(), genesis.as_bytes(), &height, author.as_bytes(), &sequence];
+        let signed = Signed::sign(&identity(0), "update", &parts.concat(), (), payload);
+        Envelope { signature: *signed.signature(), ..rewritten.clone() }
+    };
+    let version = limits::PROTOCOL_VERSION;
+    assert_eq!(read(&signed_for(version, context.network)), Ok(identity(0).id()));
+    assert_eq!(read(&signed_for(version, other.network)), Err(Reason::Forged));
+    assert_eq!(read(&signed_for(version - 1, context.network)), Err(Reason::Forged));
+    let of_other_version = Envelope { version: version + 1, ..signed_for(version + 1, context.network) };
+    assert_eq!(read(&of_other_version), Err(Reason::OtherVersion { version: version + 1 }));
+}
+
+/// Where the arrays, maps, texts and byte strings of canonical CBOR have their headers, and the lengths that they name.
+fn headers(bytes: &[u8]) -> Vec<(Range<usize>, u64)> {
+    let (mut headers, mut at) = (Vec::new(), 0);
+    while let Some(first) = bytes.get(at) {
+        let (major, info) = (first >> 5, first & 0x1f);
+        let wide = if info < 24 { 0 } else { 1 << (info - 24) };
+        let end = at + 1 + wide;
+        let argument = bytes[at + 1..end].iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let length = if wide == 0 { info.into() } else { argument };
+        if (2..=5).contains(&major) {
+            headers.push((at..end, length));
+        }
+        // Elements follow their header, and are walked over like everything else.
+        at = end + if matches!(major, 2 | 3) { length as usize } else { 0 };
+    }
+    headers
+}
+
+/// Writes a value, and has each of its headers claim lengths that are not there.
+fn claim<T: Serialize + DeserializeOwned>(value: &T, kinds: &[u8]) {
+    let bytes = wire::encode(value, limits::RESPONSE_BYTES_MAX).unwrap();
+    let headers = headers(&bytes);
+    let found: BTreeSet<u8> = headers.iter().map(|(at, _)| bytes[at.start] >> 5).collect();
+    assert_eq!(found, kinds.iter().copied().collect());
+    for (at, length) in headers {
+        let read = |length: u64| {
+            let header = [&[bytes[at.start] & 0xe0 | 27], &length.to_be_bytes()[..]].concat();
+            let bytes = [&bytes[..at.start], &header, &bytes[at.end..]].concat();
+            wire::decode::<T>(&bytes, limits::RESPONSE_BYTES_MAX).err()
+        };
+        assert_eq!(read(length), Some(WireError::NotCanonical), "the same at {at:?}, but wide");
+        // Whoever made room for 2^50 of anything would end the process.
+        for length in [1 << 31, 1 << 50, 1 << 63, u64::MAX] {
+            assert!(matches!(read(length), Some(WireError::Unreadable(_))), "{length} at {at:?}");
+        }
+    }
+}
+
+/// Lengths within a message are claims: nothing is allocated for them, whatever they stand before.
+#[test]
+fn claimed_lengths_cost_nothing() {
+    let context = context();
+    let update = update(&context, 1);
+    let envelope = context.open(&update.bytes).unwrap();
+    let (step, ids) = (Step::Round(1), vec![Digest::ZERO, envelope.id()]);
+    let value = Value { set: Digest::ZERO, state: Digest::ZERO };
+    let ballot = |at| Ballot { sealer: identity(at).id(), sequence: 1 << 40, signature: [3; 64] };
+    let certificate = Certificate { view: 0, stage: Stage::Prevote, value, ballots: (0..3).map(ballot).collect() };
+    let lists = vec![ByteBuf::from(update.bytes.clone()); 2];
+    let seal = Seal { step, ids: ids.clone(), certificate: certificate.clone() };
+    let messages = vec![ByteBuf::from(vec![1; 300]), ByteBuf::new()];
+    let snapshot = Some(Box::new(Snapshot { seal: seal.clone(), state: vec![2; 70_000] }));
+    let batch = Batch {
+        step,
+        open: step,
+        unsealed: Step::Kernels,
+        more: false,
+        messages,
+        seal: Some(Box::new(seal.clone())),
+        snapshot,
+    };
+    let (bytes, text, array, map) = (2, 3, 4, 5);
+    claim(&envelope, &[bytes, text, map]);
+    claim(&wire::decode::<Update>(&envelope.payload, limits::PAYLOAD_BYTES_MAX).unwrap(), &[bytes, text, array, map]);
+    claim(&Request::Pull(Pull { step, have: ids.clone(), want: ids.clone() }), &[bytes, text, array, map]);
+    claim(&Response::Batch(batch), &[bytes, text, array, map]);
+    claim(&List { ids }, &[bytes, text, array, map]);
+    claim(&Proposal { view: 1, value, polka: Some(certificate), lists }, &[bytes, text, array, map]);
+    claim(&seal, &[bytes, text, array, map]);
+}
+
+/// What is too long is not even read.
+#[test]
+fn the_size_comes_first() {
+    let broken = [0xff; 9];
+    assert_eq!(wire::decode::<List>(&broken, 8), Err(WireError::TooLong { bytes: 9, most: 8 }));
+    assert!(matches!(wire::decode::<List>(&broken, 9), Err(WireError::Unreadable(_))));
+    let long = vec![0xff; limits::MESSAGE_BYTES_MAX + 1];
+    let too_long = WireError::TooLong { bytes: long.len(), most: limits::MESSAGE_BYTES_MAX };
+    assert_eq!(context().open(&long), Err(Reason::Malformed(too_long)));
 }
 
 proptest! {

@@ -91,12 +91,15 @@ fn sealers_that_fall_often_still_seal() {
     }
 }
 
-/// An old disk holds less than what its node has said since.
+/// An old disk holds less than what its node has said since, and what it trains again is something else. It must ask
+/// the others before it speaks; where answers take longer than training, nothing else keeps it from contradicting
+/// itself.
 #[test]
 fn an_old_backup_makes_nobody_contradict_itself() {
-    for seed in 0..6 {
-        let liars = vec!["backup:0.25".parse().unwrap()];
-        let options = Options { liars, sealers: 12, loss: 0.1, ..world(12, 6, seed) };
+    let near = |seed| Options { loss: 0.1, ..world(12, 6, seed) };
+    let far = |seed| Options { delay: "1000..3000".parse().unwrap(), ..world(12, 6, seed) };
+    for options in (0..6).map(near).chain((0..8).map(far)) {
+        let options = Options { liars: vec!["backup:0.25".parse().unwrap()], sealers: 12, ..options };
         let report = run(&options);
         assert_eq!((report.rounds_sealed, report.conflicts), (6, 0), "{options:?}: {report:?}");
     }
@@ -109,6 +112,27 @@ fn without_anti_entropy_who_was_away_stays_behind() {
     let (with, without) = (run(&options), run(&Options { anti_entropy: false, ..options.clone() }));
     assert_eq!(with.rounds_sealed, 6, "{with:?}");
     assert!(without.rounds_sealed < 6, "{without:?}");
+}
+
+/// Every fourth answers pulls with half of what it has, or nothing: the others are asked too. Without pulls these
+/// worlds get nowhere.
+#[test]
+fn who_withholds_keeps_nobody_behind() {
+    for seed in 5..8 {
+        let liars = vec!["withhold:0.25".parse().unwrap()];
+        let options = Options { liars, loss: 0.3, churn: 0.1, ..world(12, 6, seed) };
+        assert_eq!(run(&options).rounds_sealed, 6, "{options:?}");
+        let without = run(&Options { anti_entropy: false, ..options.clone() });
+        assert!(without.rounds_sealed < 6, "{options:?}: {without:?}");
+    }
+}
+
+#[test]
+fn clocks_may_be_half_a_day_off() {
+    for seed in 0..3 {
+        let report = run(&Options { skew_s: 43_200.0, ..world(16, 4, seed) });
+        assert_eq!((report.rounds_sealed, report.accepted, report.conflicts), (4, 16 * 16 * 4, 0), "{report:?}");
+    }
 }
 
 #[test]
@@ -144,7 +168,8 @@ fn liars_lie() {
     // Its turn must come.
     assert!(refused(&told_in("bad-proposal:0.13", 12), "unsound seal") > 0);
     assert!(told("mute-sealer:0.13").seal_delay_ms.p99 > honest.seal_delay_ms.p99);
-    assert!(refused(&told("garbage:0.13"), "forged") > 100);
+    let flooded = told("garbage:0.13");
+    assert!(refused(&flooded, "forged") > 100 && refused(&flooded, "flood") > 0, "{flooded:?}");
     assert!(refused(&told("replay:0.13"), "forged") > 10);
     assert!(told("silent:0.13").accepted < honest.accepted);
     for lie in ["sign-flip", "scale", "noise", "tiny", "copy", "withhold", "clock", "false-list"] {
@@ -154,6 +179,12 @@ fn liars_lie() {
     for lie in ["dribble:0.13", "half:0.13", "flip-heads:0.13", "backup:0.13"] {
         assert_eq!(told(lie).conflicts, 0, "{lie}");
     }
+    // Its updates come when their round is sealed; who is honest is never so late.
+    assert_eq!(refused(&honest, "stale"), 0);
+    assert!(refused(&told_in("dribble:0.13", 12), "stale") > 0);
+    // Peers who seem to hold something else are asked for it.
+    let asked = |report: &Report| report.bytes_by_traffic[&Traffic::Pulls];
+    assert!(asked(&told("flip-heads:0.13")) > asked(&honest));
     assert_eq!(KINDS.len(), 19);
 }
 

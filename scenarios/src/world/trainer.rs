@@ -1,4 +1,4 @@
-//! What nodes would measure and train, made up from the seed, the node's number and the round alone.
+//! What nodes would measure and train, made up from the seed, the node's number, its life and the round alone.
 
 use heterotune_crypto::Digest;
 use heterotune_protocol::{
@@ -20,6 +20,9 @@ const FASTEST: f64 = 0.03;
 pub(super) struct Trainer {
     seed: u64,
     node: u64,
+    /// How often it has been stopped. No life trains quite what another did: who forgets what it has said, and trains
+    /// it again, says something else.
+    life: u64,
     /// How long it takes for a round.
     pace_ms: f64,
     doing: Option<Work>,
@@ -31,7 +34,7 @@ impl Trainer {
         let mut draws = generator(seed, &[u64::from(node)]);
         let slowness = 1.0 + (SPEEDS - 1.0) * draws.random_range(0.0..1.0f64).powi(2);
         let pace_ms = FASTEST * slowness * deadline_ms as f64;
-        Self { seed, node: node.into(), pace_ms, doing: None, waiting: Vec::new() }
+        Self { seed, node: node.into(), life: 0, pace_ms, doing: None, waiting: Vec::new() }
     }
 
     /// Takes work. Whether it begins with it now.
@@ -66,8 +69,9 @@ impl Trainer {
         (contribution, self.begin())
     }
 
-    /// Forgets all work.
+    /// Forgets all work: its node has fallen.
     pub(super) fn stop(&mut self) {
+        self.life += 1;
         self.doing = None;
         self.waiting.clear();
     }
@@ -75,18 +79,18 @@ impl Trainer {
     fn make_up(&self, charter: &Charter, work: &Work) -> Option<Contribution> {
         match work {
             Work::Kernels => {
-                let mut draws = generator(self.seed, &[self.node, 1]);
+                let mut draws = generator(self.seed, &[self.node, 1, self.life]);
                 let spaces: Vec<_> = (0..charter.adapter.slots).map(|_| kernel(charter, &mut draws)).collect();
                 Kernels::from_features(charter, &spaces).ok().map(Contribution::Kernels)
             }
             Work::Statistics => {
-                let mut draws = generator(self.seed, &[self.node, 2]);
+                let mut draws = generator(self.seed, &[self.node, 2, self.life]);
                 statistics(charter, &mut draws).map(Contribution::Statistics)
             }
             Work::Round { round, mixture } => {
                 // All nodes want about the same, and each sees it through its own noise.
                 let mut goal = generator(self.seed, &[]);
-                let mut noise = generator(self.seed, &[self.node, 3, *round]);
+                let mut noise = generator(self.seed, &[self.node, 3, *round, self.life]);
                 let mut step = |value: &f32| {
                     let goal: f32 = goal.random_range(-1.0..1.0);
                     0.2 * (goal - value) + noise.random_range(-0.1..0.1f32)
@@ -159,6 +163,22 @@ mod tests {
         for work in [Work::Kernels, Work::Statistics] {
             assert!(trainer.take(work));
             assert!(trainer.done(&charter).0.is_some());
+        }
+    }
+
+    #[test]
+    fn no_life_trains_what_another_did() {
+        let options = Options { genesis: true, ..Options::default() };
+        let charter = options.charter(&options.identities()).unwrap();
+        let trained = |lives: usize, work: Work| {
+            let mut trainer = Trainer::new(0, 3, 10_000);
+            (0..lives).for_each(|_| trainer.stop());
+            trainer.take(work);
+            format!("{:?}", trainer.done(&charter).0.unwrap())
+        };
+        for work in [Work::Kernels, Work::Statistics, round(1)] {
+            let [first, second, again] = [0, 1, 1].map(|lives| trained(lives, work.clone()));
+            assert!(first != second && second == again);
         }
     }
 
