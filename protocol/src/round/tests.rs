@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     charter::Charter,
     codec::quantise,
+    limits::{MESSAGE_BYTES_MAX, ROUND_MAX},
     message::{Content, Context, Head, Message, Step},
     seal::{Seal, Stage},
     testing::{charter, identity},
@@ -438,7 +439,7 @@ fn one_head_stops_nobody() {
     let mut world = World::new(strict(4), 5, 0);
     world.run_until("in round 1", |world| world.states.iter().all(|state| state.step() >= Step::Round(1)));
     let context = Context::new(world.charter.clone()).unwrap();
-    let far = Step::Round(u64::MAX);
+    let far = Step::Round(ROUND_MAX);
     let head = Content::Head(Head { unsealed: far, sets: Digest::ZERO, state: Digest::ZERO });
     let lie = context.say(&identity(3), world.states[0].genesis.unwrap(), far, u64::MAX, head).unwrap().bytes;
     (0..3).for_each(|node| world.tell(node, Input::Message { ticket: 0, from: identity(3).id(), bytes: lie.clone() }));
@@ -513,15 +514,17 @@ fn what_does_not_belong_is_refused_and_changes_nothing() {
     assert_eq!(judged(&mut world, forged), Verdict::Reject(Reason::Forged));
     let stranger = says(&world, 1, 7, groups(&world, 5));
     assert!(matches!(judged(&mut world, stranger), Verdict::Reject(Reason::NotAMember { .. })));
-    let never = says(&world, u64::MAX, 1, groups(&world, 5));
-    assert!(matches!(judged(&mut world, never), Verdict::Ignore(Reason::Early { .. })));
+    let last = says(&world, ROUND_MAX, 1, groups(&world, 5));
+    assert!(matches!(judged(&mut world, last), Verdict::Ignore(Reason::Early { .. })));
+    let never = says(&world, ROUND_MAX + 1, 1, groups(&world, 5));
+    assert!(matches!(judged(&mut world, never), Verdict::Reject(Reason::Malformed(_))));
     let early = says(&world, 9, 1, groups(&world, 5));
     assert!(matches!(judged(&mut world, early), Verdict::Ignore(Reason::Early { round: 9, open: 1 })));
     let mut few = groups(&world, 5);
     few.pop();
     let misshapen = says(&world, 1, 1, few);
     assert!(matches!(judged(&mut world, misshapen), Verdict::Reject(Reason::Update(_))));
-    assert!(matches!(judged(&mut world, vec![0; limits_max() + 1]), Verdict::Reject(Reason::Malformed(_))));
+    assert!(matches!(judged(&mut world, vec![0; MESSAGE_BYTES_MAX + 1]), Verdict::Reject(Reason::Malformed(_))));
     assert!(matches!(judged(&mut world, good[..good.len() - 1].to_vec()), Verdict::Reject(Reason::Malformed(_))));
     let trailing = [&good[..], &[0]].concat();
     assert!(matches!(judged(&mut world, trailing), Verdict::Reject(Reason::Malformed(_))));
@@ -542,10 +545,6 @@ fn what_does_not_belong_is_refused_and_changes_nothing() {
     assert_eq!(judged(&mut world, good.clone()), Verdict::Ignore(Reason::Duplicate));
     world.run_until("in round 4", |world| world.states[0].step() == Step::Round(4));
     assert!(matches!(judged(&mut world, good), Verdict::Ignore(Reason::Stale { round: 1, open: 4 })));
-}
-
-fn limits_max() -> usize {
-    crate::limits::MESSAGE_BYTES_MAX
 }
 
 proptest! {

@@ -305,7 +305,7 @@ fn all_are_asked_though_one_claims_to_be_ahead() {
             world.states[me].handle(Input::Connected(*peer), world.now);
         }
         let genesis = world.states[me].genesis.unwrap();
-        let far = Step::Round(u64::MAX);
+        let far = Step::Round(ROUND_MAX);
         let head = Content::Head(Head { unsealed: far, sets: Digest::ZERO, state: Digest::ZERO });
         let from = identity(liar).id();
         let bytes = world.context.say(&identity(liar), genesis, far, u64::MAX, head).unwrap().bytes;
