@@ -15,7 +15,7 @@ impl State {
         // What was asked for in a step that is sealed since is void. So is a second contribution: an author that says
         // two things in a step has said nothing.
         let spoken = self.ledger.get(step).is_some_and(|set| set.has(&self.me));
-        if spoken || self.check_window(step).is_err() || !self.sync.may_speak() {
+        if spoken || self.is_silent_on(step) || self.check_window(step).is_err() || !self.sync.may_speak() {
             return;
         }
         let Some(message) = self.say(step, content, now, out) else { return };

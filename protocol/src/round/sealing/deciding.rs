@@ -108,6 +108,12 @@ impl State {
         self.sealing.is_kept = self.take_seal(seal).is_ok() && self.sealing.decided.is_some();
     }
 
+    /// Whether the step's seal was found on the disk, where what this node said of it may have given way to the seal: it
+    /// would not know what it must not contradict.
+    pub(in crate::round) fn is_silent_on(&self, step: Step) -> bool {
+        step == self.unsealed && self.sealing.is_kept
+    }
+
     /// Seals the step once a quorum has precommitted, its set is held, and what it makes is computed.
     pub(super) fn decide(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.sealing.decided.is_none()

@@ -14,7 +14,10 @@ impl State {
     /// A sealer that has closed the step says what it holds of it, once.
     pub(super) fn list(&mut self, now: Now, out: &mut Vec<Output>) {
         let step = self.unsealed;
-        let ready = self.is_sealer() && self.sync.may_speak() && !self.sealing.lists.contains_key(&self.me);
+        let ready = self.is_sealer()
+            && !self.is_silent_on(step)
+            && self.sync.may_speak()
+            && !self.sealing.lists.contains_key(&self.me);
         if !ready || !self.is_ready_to_list(now) {
             return;
         }
@@ -49,7 +52,7 @@ impl State {
             return;
         }
         let Some(genesis) = self.genesis_of(self.unsealed) else { return };
-        if !self.sync.may_speak() {
+        if !self.sync.may_speak() || self.is_silent_on(self.unsealed) {
             return;
         }
         // A restarted sealer's engine locks again only on what it can judge by the time it hears the votes.
