@@ -19,6 +19,7 @@ use heterotune_protocol::{
 };
 use lab::Lab;
 use members::Member;
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
@@ -102,8 +103,10 @@ impl Network {
         }
     }
 
+    /// How many deadlines have passed at a host without contributors, or without a seal.
     fn deadlines_missed(&self, host: usize) -> usize {
-        events(&self.nodes[host].state).iter().filter(|event| has(event, "deadline_missed", None)).count()
+        let missed = |event: &&Value| has(event, "deadline_missed", None) || has(event, "seal_overdue", None);
+        events(&self.nodes[host].state).iter().filter(missed).count()
     }
 }
 

@@ -116,6 +116,13 @@ impl Status {
             self.field("sealed", "updates"),
             self.field("sealed", "state")
         );
+        let told_at = |event: &str| self.last.get(event).and_then(|event| event.get("time_ms")?.as_u64());
+        if let Some(Value::Array(silent)) = self.last.get("seal_overdue").and_then(|event| event.get("silent"))
+            && told_at("seal_overdue") > told_at("sealed")
+        {
+            let round = self.field("seal_overdue", "round");
+            println!("waiting     for the seal of round {round}: nothing comes from {} sealers", silent.len());
+        }
         println!("accuracy    {} global, {} own", self.field("evaluated", "global"), self.field("evaluated", "own"));
         if let Some(judged) = self.last.get("judged") {
             let newest = self.field("judged", "round");

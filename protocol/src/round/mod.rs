@@ -276,6 +276,13 @@ pub enum Event {
         /// Who has not delivered.
         missing: Vec<NodeId>,
     },
+    /// A step's deadline has passed with everybody's delivery, and it waits for a seal.
+    SealOverdue {
+        /// The round of the step that is not sealed; 0 in genesis.
+        round: u64,
+        /// The sealers that have not listed what they hold of it.
+        silent: Vec<NodeId>,
+    },
     /// A peer that has sealed as much claims another state: it lies, or computes wrongly, or this node does.
     StateDiffers {
         /// Who.

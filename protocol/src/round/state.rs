@@ -296,9 +296,10 @@ impl State {
             if now >= self.opened_at.saturating_add(deadline) {
                 self.deadlines += 1;
                 let missing = self.missing();
-                if !missing.is_empty() {
-                    out.push(Output::Tell(Event::DeadlineMissed { round: self.step.round(), missing }));
-                }
+                out.push(Output::Tell(match missing.is_empty() {
+                    false => Event::DeadlineMissed { round: self.step.round(), missing },
+                    true => Event::SealOverdue { round: self.unsealed.round(), silent: self.silent_sealers() },
+                }));
             }
         }
         self.ask_for_own(out);

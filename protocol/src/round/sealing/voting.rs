@@ -7,6 +7,7 @@ use crate::{
     round::{Now, Output, State},
     seal::{Act, Certificate, Engine, List, Proposal, Stage, Value, Vote, faults, quorum, set_digest, supported},
 };
+use heterotune_crypto::NodeId;
 use serde_bytes::ByteBuf;
 use std::collections::VecDeque;
 
@@ -45,6 +46,12 @@ impl State {
                 || self.step > Step::Round(round + 1)
                 || self.missing_in(self.unsealed).is_empty()
                 || (waits && self.is_complete(now)))
+    }
+
+    /// Sealers that have not listed what they hold of the unsealed step.
+    pub(in crate::round) fn silent_sealers(&self) -> Vec<NodeId> {
+        let sealers = self.context.charter.sealers.iter();
+        sealers.filter(|sealer| !self.sealing.lists.contains_key(sealer)).copied().collect()
     }
 
     pub(super) fn start_engine(&mut self, now: Now, out: &mut Vec<Output>) {

@@ -337,3 +337,28 @@ fn a_clock_set_back_silences_nobody() {
     world.run_until("known to all", |world| world.states.iter().all(|state| state.unfinished().is_empty()));
     assert!(world.now < ended + HEAD_FRESH_MS + 30_000, "after {} ms", world.now - ended);
 }
+
+#[test]
+fn who_waits_for_a_seal_says_for_whom() {
+    let mut charter = small(4);
+    charter.rounds.closing = Closing::Leader;
+    let deadline = charter.rounds.deadline_ms;
+    let mut world = alone(charter);
+    for member in 1..4 {
+        let update = says(&world, 1, member, groups(&world, 5));
+        assert_eq!(judged(&mut world, update), Verdict::Accept);
+    }
+    pump(&mut world);
+    let overdue = |world: &World| -> Vec<(u64, Vec<NodeId>)> {
+        let overdue = |event: &Event| match event {
+            Event::SealOverdue { round, silent } => Some((*round, silent.clone())),
+            _ => None,
+        };
+        world.events[0].iter().filter_map(overdue).collect()
+    };
+    assert_eq!(overdue(&world), []);
+    world.now += deadline;
+    world.tell(0, Input::Tick);
+    let silent: Vec<_> = (1..4).map(|member| identity(member).id()).collect();
+    assert_eq!(overdue(&world), [(1, silent)]);
+}
