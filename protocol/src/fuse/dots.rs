@@ -187,17 +187,21 @@ mod tests {
         let exact = |i: usize, j: usize| rows[i].iter().zip(&rows[j]).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum();
         let expected: Vec<(usize, usize, i64)> =
             (0..rows.len()).flat_map(|i| (0..=i).map(move |j| (i, j))).map(|(i, j)| (i, j, exact(i, j))).collect();
-        let check = |run: &dyn Fn(&mut dyn FnMut(usize, usize, i32))| {
-            let mut found = Vec::new();
-            run(&mut |i, j, product| found.push((i, j, i64::from(product))));
+        let check = |mut found: Vec<(usize, usize, i64)>| {
             found.sort_unstable();
             assert_eq!(found, expected);
         };
-        check(&|take| products(&rows, take));
-        check(&|take| Products { simd: Scalar::new(), rows: &rows, take }.call());
+        let mut found = Vec::new();
+        products(&rows, |i, j, product| found.push((i, j, product.into())));
+        check(found);
+        let mut found = Vec::new();
+        Products { simd: Scalar::new(), rows: &rows, take: |i, j, p: i32| found.push((i, j, p.into())) }.call();
+        check(found);
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = V3::try_new() {
-            check(&|take| simd.vectorize(Products { simd, rows: &rows, take }));
+            let mut found = Vec::new();
+            simd.vectorize(Products { simd, rows: &rows, take: |i, j, p: i32| found.push((i, j, p.into())) });
+            check(found);
         }
     }
 }
