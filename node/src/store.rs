@@ -62,7 +62,8 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make the state folder {}", folder.display()))?;
         let path = folder.join("ledger.redb");
-        let ledger = Database::create(&path).map_err(|error| match error {
+        found_ledger(folder, &path).with_context(|| format!("cannot make {}", path.display()))?;
+        let ledger = Database::open(&path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
                 anyhow::anyhow!(
                     "the state folder {} is in use by another node; give this one a --state of its own",
@@ -221,6 +222,21 @@ impl Store {
 
 /// The heights below this are genesis, which is kept for ever.
 const GENESIS: u64 = 2;
+
+/// Makes an empty ledger where there is none: whole or not at all, as a node killed meanwhile must start again.
+fn found_ledger(folder: &Path, path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+    drop(Database::create(file.path())?);
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        // Another process was faster; it is told apart when the ledger is opened.
+        Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.error.into()),
+        _ => Ok(File::open(folder)?.sync_all()?),
+    }
+}
 
 /// Writes a file so that it is either the old one or the new one, whatever happens; `secret` files are mode 0600.
 ///
