@@ -75,7 +75,8 @@ impl Acceptance {
     /// # Errors
     /// A disk that is full or broken.
     pub(crate) fn judge(&mut self, round: u64, mixture: &[Vec<f32>], losses: Vec<f64>) -> Result<Judgement> {
-        let fresh = self.best.len() != losses.len();
+        // What is not a number is nothing to measure later mixtures by.
+        let fresh = self.best.len() != losses.len() || !mean(&self.best).is_finite();
         if fresh || !is_worse(&losses, &self.best) {
             if fresh || mean(&losses) < mean(&self.best) {
                 self.best.clone_from(&losses);
@@ -169,6 +170,11 @@ mod tests {
         assert!(!judge(&mut acceptance, 6, losses(0.31)).accepted());
         assert!(judge(&mut start("b", 20), 1, losses(9.0)).accepted());
         assert!(judge(&mut start("b", 3), 1, vec![99.0; 3]).accepted());
+        // A first mixture that is spoiled does not keep better ones away.
+        let mut acceptance = start("c", 2);
+        assert!(judge(&mut acceptance, 1, vec![f64::NAN; 2]).accepted());
+        assert_eq!(judge(&mut acceptance, 2, vec![1.0; 2]).best, 1.0);
+        assert!(!judge(&mut acceptance, 3, vec![f64::NAN; 2]).accepted());
         fs::write(&path, [1, 2, 3]).unwrap();
         let told = Acceptance::load(path.clone(), "a", 20).map(|_| ()).unwrap_err().to_string();
         assert!(told.contains("is damaged; delete it"), "{told}");

@@ -259,3 +259,24 @@ pub fn write_atomically(path: &Path, bytes: &[u8], secret: bool) -> Result<()> {
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node that died while it made its ledger leaves at most a file under another name, whatever is in it.
+    #[test]
+    fn a_half_made_ledger_is_not_taken_for_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [(".new-empty", 0), (".new-half", 1_000)] {
+            fs::write(folder.path().join(name), vec![7; bytes]).unwrap();
+        }
+        let key = Store::open(folder.path()).unwrap().identity().unwrap().id();
+        assert_eq!(Store::open(folder.path()).unwrap().identity().unwrap().id(), key);
+        // Only whole ones ever have the name: one that is there is opened, never made anew.
+        fs::write(folder.path().join("ledger.redb"), vec![0; 1_000]).unwrap();
+        let told = Store::open(folder.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(told.contains("restore it from a backup"), "{told}");
+        assert_eq!(fs::read(folder.path().join("ledger.redb")).unwrap(), vec![0; 1_000]);
+    }
+}

@@ -8,7 +8,11 @@ use heterotune_protocol::{
     fuse::{self, Memory, Sender},
     mixture::Layout,
 };
-use std::{hint::black_box, thread, time::Duration};
+use std::{
+    hint::black_box,
+    thread,
+    time::{Duration, Instant},
+};
 
 const UPDATES: usize = 64;
 
@@ -83,6 +87,32 @@ fn fusion(criterion: &mut Criterion) {
         black_box(fuse::fuse(&charter, &layout, &senders, &Memory::default(), threads));
     });
     group.finish();
+
+    for threads in [1, 2] {
+        let read = || {
+            black_box(read(black_box(&updates), threads));
+        };
+        let mean = || {
+            black_box(fuse::mean(&charter, &layout, &senders, threads));
+        };
+        let share = 100.0 * median_ratio(read, mean);
+        println!("the mean takes in {share:.0} % of what {threads} thread(s) can read: the median of {PAIRS} pairs");
+    }
+}
+
+/// Pairs of runs, one after the other, so that what slows the machine slows both.
+const PAIRS: usize = 101;
+
+/// How long `left` takes, as a share of what `right` takes.
+fn median_ratio(left: impl Fn(), right: impl Fn()) -> f64 {
+    let seconds = |work: &dyn Fn()| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    };
+    let mut ratios: Vec<f64> = (0..PAIRS).map(|_| seconds(&left) / seconds(&right)).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[PAIRS / 2]
 }
 
 fn main() {

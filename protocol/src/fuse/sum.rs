@@ -9,8 +9,9 @@ use super::{
 use crate::{codec::Mantissas, mixture::power_of_two};
 use std::{collections::BTreeMap, ops::Range};
 
-/// Values that are summed at a time: a page of bytes, while the partial sums stay in the second cache.
-const BLOCK: usize = 4_096;
+/// Values that are summed at a time: so many bytes of a row that memory is read ahead, while the partial sums stay in
+/// the second cache.
+const BLOCK: usize = 16_384;
 
 /// Rows of bytes that are added up before they are multiplied: the sum of 64 fits 16 bits.
 const TOGETHER_MOST: usize = 64;
@@ -58,6 +59,12 @@ pub(super) fn weighted(values: usize, rows: &[Option<Row<'_>>], weights: &[f64],
 #[inline(always)]
 fn add_block(terms: &[Term<'_>], start: usize, sum: &mut [i64], digits: usize, digit_bits: u32) {
     let range = start..start + sum.len();
+    if let ([Term { factor, rows: Rows::Bytes(rows), .. }], 1) = (terms, digits) {
+        let factor = *factor as i64;
+        let whole = together(rows, range);
+        sum.iter_mut().zip(&whole).for_each(|(sum, whole)| *sum = round_short_fraction(i64::from(*whole) * factor));
+        return;
+    }
     let mut parts = vec![[0i64; BLOCK]; digits];
     for term in terms {
         let mut rest = term.factor;
@@ -124,10 +131,10 @@ fn add_times<'a, T: Copy + Into<i64>>(parts: impl Iterator<Item = (&'a mut [i64;
 #[inline(always)]
 fn together(rows: &[&[i8]], range: Range<usize>) -> [i16; BLOCK] {
     let mut sums = [0; BLOCK];
-    // Eight rows at a time, so that the sum is read and written once for eight bytes.
-    let (eights, rest) = rows.as_chunks::<8>();
-    for rows in eights {
-        add_eight(&mut sums[..range.len()], &rows.map(|row| &row[range.clone()]));
+    // Sixteen rows at a time, so that the sum is read and written once for as many bytes.
+    let (many, rest) = rows.as_chunks::<16>();
+    for rows in many {
+        add_many(&mut sums[..range.len()], &rows.map(|row| &row[range.clone()]));
     }
     for row in rest {
         sums.iter_mut().zip(&row[range.clone()]).for_each(|(sum, m)| *sum += i16::from(*m));
@@ -135,15 +142,13 @@ fn together(rows: &[&[i8]], range: Range<usize>) -> [i16; BLOCK] {
     sums
 }
 
-/// Adds eight rows of bytes to `sums`, all of one length.
+/// Adds sixteen rows of bytes to `sums`, all of one length.
 #[inline(always)]
-fn add_eight(sums: &mut [i16], rows: &[&[i8]; 8]) {
+fn add_many(sums: &mut [i16], rows: &[&[i8]; 16]) {
     // Telling the compiler that they are, so that it need not ask each time.
-    let [a, b, c, d, e, f, g, h] = rows.map(|row| &row[..sums.len()]);
+    let rows = rows.map(|row| &row[..sums.len()]);
     for (at, sum) in sums.iter_mut().enumerate() {
-        let [a, b, c, d] = [a[at], b[at], c[at], d[at]].map(i16::from);
-        let [e, f, g, h] = [e[at], f[at], g[at], h[at]].map(i16::from);
-        *sum += a + b + c + d + e + f + g + h;
+        *sum += rows.iter().map(|row| i16::from(row[at])).sum::<i16>();
     }
 }
 
