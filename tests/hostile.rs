@@ -13,7 +13,7 @@ use common::{
 };
 use heterotune_crypto::{Digest, Identity, NodeId};
 use heterotune_protocol::{
-    charter::{Charter, CodecKind},
+    charter::{Charter, CodecKind, Task},
     genesis::Start,
     ledger::{Inserted, StepSet},
     message::{Content, Context, Kind, Message, Step},
@@ -46,7 +46,7 @@ impl Stage {
         let identities = ["honest-1", "honest-2", "hostile-1", "hostile-2"].map(|name| Identity::from_seed(1, name));
         let founders = [id].into_iter().chain(identities.iter().map(Identity::id)).collect();
         let labels = (0..10).map(|label| label.to_string()).collect();
-        let mut charter = Charter::new("besieged", founders, labels, anchors);
+        let mut charter = Charter::new("besieged", founders, Task::ImageClassification { labels }, anchors);
         (charter.adapter.slots, charter.adapter.branches) = (1, 2);
         (charter.adapter.rank, charter.adapter.readout_rank) = (4, 8);
         charter.codec.kind = CodecKind::F32;

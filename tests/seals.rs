@@ -14,7 +14,7 @@ use common::{
 };
 use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::{
-    charter::{Charter, Closing},
+    charter::{Charter, Closing, Task},
     message::{Context, Message, Step},
 };
 use lab::Lab;
@@ -51,7 +51,7 @@ impl Network {
         let data = |host| digits(&home.join(format!("data-{host}")), rows(host), 300..330, 400..430);
         let anchors: Vec<_> = (0..HONEST).map(data).collect();
         let labels = (0..10).map(|label| label.to_string()).collect();
-        let mut charter = Charter::new("seven", founders, labels, anchors[0].clone());
+        let mut charter = Charter::new("seven", founders, Task::ImageClassification { labels }, anchors[0].clone());
         (charter.adapter.slots, charter.adapter.branches) = (1, 2);
         (charter.adapter.rank, charter.adapter.readout_rank) = (4, 8);
         let rounds = &mut charter.rounds;

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use heterotune_crypto::{Digest, Identity};
     use heterotune_protocol::{
-        charter::{Anchors, Charter},
+        charter::{Anchors, Charter, Task},
         codec::{Group, Mantissas},
         message::{Content, Context, Message, Step},
         verdict::Verdict,
@@ -207,7 +207,12 @@ mod tests {
     fn message() -> Arc<Message> {
         let author = Identity::from_seed(1, "a");
         let anchors = Anchors { digest: Digest::ZERO, count: 128 };
-        let charter = Charter::new("test", vec![author.id()], vec!["a".into(), "b".into()], anchors);
+        let charter = Charter::new(
+            "test",
+            vec![author.id()],
+            Task::ImageClassification { labels: vec!["a".into(), "b".into()] },
+            anchors,
+        );
         let group = Group { exponent: 0, mantissas: Mantissas::Narrow(vec![1]) };
         let context = Context::new(charter).unwrap();
         Arc::new(context.say(&author, Digest::ZERO, Step::Round(1), 0, Content::Update(vec![group])).unwrap())

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`runtime`]: one select loop that carries what happens to `heterotune_protocol::round::State` and back
 //! - [`net`]: the libp2p swarm; [`store`], [`disk`], [`events`]: the state folder; [`config`]: files people write
-//! - [`backbone`]: frozen pretrained models, a family a file; [`dema`]: adapters, projections, alignment;
+//! - [`backbone`]: frozen pretrained models, a family a file; [`data`]: samples from files; [`dema`]: adapters, projections, alignment;
 //!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
 //!   [`acceptance`]: which mixture the node uses; [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions
 //! - [`cli`]: the binary's verbs, one a file
@@ -17,6 +17,7 @@ pub mod acceptance;
 pub mod backbone;
 pub mod cli;
 pub mod config;
+pub mod data;
 pub mod dema;
 pub mod disk;
 pub mod events;

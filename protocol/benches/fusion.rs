@@ -3,7 +3,7 @@
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
-    charter::{Anchors, Charter},
+    charter::{Anchors, Charter, Task},
     codec::{Group, Mantissas},
     fuse::{self, Memory, Sender},
     mixture::Layout,
@@ -22,7 +22,12 @@ const SIDE: u16 = 1_000;
 
 fn charter(author: &Identity) -> Charter {
     let labels = (0..SIDE).map(|label| label.to_string()).collect();
-    let mut charter = Charter::new("bench", vec![author.id()], labels, Anchors { digest: Digest::ZERO, count: 128 });
+    let mut charter = Charter::new(
+        "bench",
+        vec![author.id()],
+        Task::ImageClassification { labels },
+        Anchors { digest: Digest::ZERO, count: 128 },
+    );
     charter.adapter.branches = 0;
     charter.adapter.readout_rank = SIDE;
     charter

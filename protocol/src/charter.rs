@@ -36,8 +36,8 @@ pub struct Charter {
     /// The keys of the founders whose votes seal rounds: more than two thirds of them seal, so n of them bear
     /// (n - 1) / 3 that lie or are away.
     pub sealers: Vec<NodeId>,
-    /// The task's labels, in the order of the readout's columns.
-    pub labels: Vec<String>,
+    /// What is learnt.
+    pub task: Task,
     /// The public, unlabelled inputs that backbones are aligned by.
     pub anchors: Anchors,
     /// The shape of what is shared.
@@ -48,6 +48,91 @@ pub struct Charter {
     pub codec: Codec,
     /// When rounds close.
     pub rounds: Rounds,
+}
+
+/// What a network learns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Task {
+    /// Which of the labels a text has. Anchors are texts.
+    TextClassification {
+        /// In the order of the readout's columns.
+        labels: Vec<String>,
+    },
+    /// Which of the labels an image has. Anchors are images.
+    ImageClassification {
+        /// In the order of the readout's columns.
+        labels: Vec<String>,
+    },
+    /// The next token of a text. Anchors are beginnings of texts. Nodes with any tokenizer share branches; those whose
+    /// tokenizer has a readout here share that too.
+    CausalLm {
+        /// The tokenizers that have a shared readout.
+        vocabularies: Vec<Vocabulary>,
+    },
+}
+
+/// A tokenizer whose nodes share a readout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vocabulary {
+    /// What tells the tokenizer from others.
+    pub tokenizer: Digest,
+    /// How many tokens it has: the readout's columns.
+    pub tokens: u32,
+}
+
+impl Task {
+    /// The labels of a classification.
+    pub fn labels(&self) -> &[String] {
+        match self {
+            Self::TextClassification { labels } | Self::ImageClassification { labels } => labels,
+            Self::CausalLm { .. } => &[],
+        }
+    }
+
+    /// How many columns each readout has.
+    pub fn readouts(&self) -> Vec<usize> {
+        match self {
+            Self::TextClassification { labels } | Self::ImageClassification { labels } => vec![labels.len()],
+            Self::CausalLm { vocabularies } => vocabularies.iter().map(|v| v.tokens as usize).collect(),
+        }
+    }
+
+    /// What a task must be, as [`Charter::check`] says it.
+    fn check(&self) -> Result<(), CharterError> {
+        let within = |field, value: usize, low: usize, high: usize| match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => {
+                Err(CharterError::Range { field, value: value.to_string(), must: format!("from {low} to {high}") })
+            }
+        };
+        let twice = |field, what: &str| {
+            let value = format!("a list with the same {what} twice");
+            Err(CharterError::Range { field, value, must: format!("a list of different {what}s") })
+        };
+        match self {
+            Self::TextClassification { labels } | Self::ImageClassification { labels } => {
+                within("the number of task.labels", labels.len(), 2, limits::LABELS_MAX)?;
+                for label in labels {
+                    within("the length of a label", label.len(), 1, limits::NAME_BYTES_MAX)?;
+                }
+                if labels.iter().collect::<BTreeSet<_>>().len() != labels.len() {
+                    return twice("task.labels", "label");
+                }
+            }
+            Self::CausalLm { vocabularies } => {
+                within("the number of task.vocabularies", vocabularies.len(), 0, limits::VOCABULARIES_MAX)?;
+                for vocabulary in vocabularies {
+                    within("tokens of a vocabulary", vocabulary.tokens as usize, 2, limits::MIXTURE_VALUES_MAX)?;
+                }
+                if vocabularies.iter().map(|v| v.tokenizer).collect::<BTreeSet<_>>().len() != vocabularies.len() {
+                    return twice("task.vocabularies", "tokenizer");
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The anchor set.
@@ -234,10 +319,14 @@ pub enum CharterError {
 }
 
 impl Charter {
-    /// A charter with the default settings for a classification task among `founders`.
-    pub fn new(name: &str, founders: Vec<NodeId>, labels: Vec<String>, anchors: Anchors) -> Self {
+    /// A charter with the default settings for a task among `founders`.
+    pub fn new(name: &str, founders: Vec<NodeId>, task: Task, anchors: Anchors) -> Self {
         // More than two thirds of the members.
         let quorum = u16::try_from(founders.len() * 2 / 3 + 1).unwrap_or(u16::MAX);
+        let readout = match task {
+            Task::CausalLm { .. } => Readout::Trained,
+            _ => Readout::Statistics,
+        };
         let sealers = founders.iter().take(limits::SEALERS_MAX).copied().collect();
         Self {
             protocol: limits::PROTOCOL_VERSION,
@@ -246,7 +335,7 @@ impl Charter {
             founders,
             members: Vec::new(),
             sealers,
-            labels,
+            task,
             anchors,
             adapter: Adapter {
                 slots: 2,
@@ -254,7 +343,7 @@ impl Charter {
                 rank: 16,
                 readout_rank: 64,
                 alignment: Alignment::Anchors,
-                readout: Readout::Statistics,
+                readout,
                 seed: 0,
             },
             fusion: Fusion {
@@ -342,13 +431,7 @@ impl Charter {
         if let Some(stranger) = self.sealers.iter().find(|sealer| !self.founders.contains(sealer)) {
             return refuse("sealers", stranger.to_string(), "a list of founders");
         }
-        within("the number of labels", size(self.labels.len()), 2, size(limits::LABELS_MAX))?;
-        for label in &self.labels {
-            within("the length of a label", size(label.len()), 1, size(limits::NAME_BYTES_MAX))?;
-        }
-        if self.labels.iter().collect::<BTreeSet<_>>().len() != self.labels.len() {
-            return refuse("labels", "a list with the same label twice".into(), "a list of different labels");
-        }
+        self.task.check()?;
         within("anchors.count", self.anchors.count.into(), size(limits::ANCHORS_MIN), size(limits::ANCHORS_MAX))?;
 
         let adapter = &self.adapter;
@@ -367,6 +450,13 @@ impl Charter {
                 "adapter.readout",
                 "statistics".into(),
                 "trained where adapter.alignment is random: class means of unaligned spaces have nothing to do with each other",
+            );
+        }
+        if matches!(self.task, Task::CausalLm { .. }) && adapter.readout == Readout::Statistics {
+            return refuse(
+                "adapter.readout",
+                "statistics".into(),
+                "trained where the task is causal-lm: tokens have no class statistics",
             );
         }
         let values = crate::mixture::Layout::new(self).values();

@@ -2,7 +2,7 @@
 //! computed with before it is held against one of these.
 
 /// The version of everything in this crate that two nodes must agree on.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The largest gossiped message, envelope included: 256 KiB. An update of the default shape is 1.7 KB (q8), the anchor
 /// kernels 33 KB (two spaces of 128 anchors), the class statistics 23 KB.
@@ -42,6 +42,9 @@ pub const SEALERS_MAX: usize = 31;
 
 /// Labels of a classification task.
 pub const LABELS_MAX: usize = 1_000;
+
+/// Tokenizers with a readout of their own in one network.
+pub const VOCABULARIES_MAX: usize = 16;
 
 /// Bytes of one label, or of a network's name.
 pub const NAME_BYTES_MAX: usize = 64;

@@ -12,9 +12,9 @@ pub enum Kind {
         /// Which slot, from 0.
         slot: usize,
     },
-    /// The readout's weights, `[r_h, C]`.
+    /// A readout's weights, `[r_h, C]`, with a column for each label or token.
     Readout,
-    /// The readout's bias, `[C]`. It counts neither in the screen nor in the agreement.
+    /// A readout's bias, `[C]`. It counts neither in the screen nor in the agreement.
     Bias,
 }
 
@@ -34,8 +34,8 @@ impl GroupShape {
     }
 }
 
-/// The groups of a mixture, in their order: the branches slot by slot (none where the charter has no branches), the
-/// readout, its bias.
+/// The groups of a mixture, in their order: the branches slot by slot (none where the charter has no branches), then a
+/// readout and its bias: one of the labels, or one for each vocabulary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     groups: Vec<GroupShape>,
@@ -46,13 +46,15 @@ impl Layout {
     pub fn new(charter: &Charter) -> Self {
         let adapter = &charter.adapter;
         let (branches, rank) = (usize::from(adapter.branches), usize::from(adapter.rank));
-        let (readout_rank, labels) = (usize::from(adapter.readout_rank), charter.labels.len());
+        let readout_rank = usize::from(adapter.readout_rank);
         let slots = if branches == 0 { 0 } else { usize::from(adapter.slots) };
         let mut groups: Vec<_> = (0..slots)
             .map(|slot| GroupShape { kind: Kind::Branches { slot }, dims: vec![branches, rank, rank] })
             .collect();
-        groups.push(GroupShape { kind: Kind::Readout, dims: vec![readout_rank, labels] });
-        groups.push(GroupShape { kind: Kind::Bias, dims: vec![labels] });
+        for columns in charter.task.readouts() {
+            groups.push(GroupShape { kind: Kind::Readout, dims: vec![readout_rank, columns] });
+            groups.push(GroupShape { kind: Kind::Bias, dims: vec![columns] });
+        }
         Self { groups }
     }
 

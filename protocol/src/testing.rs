@@ -1,6 +1,6 @@
 //! What this crate's tests share.
 
-use crate::charter::{Anchors, Charter};
+use crate::charter::{Anchors, Charter, Task};
 use heterotune_crypto::{Digest, Identity};
 
 /// The identity of test node `index`.
@@ -12,7 +12,8 @@ pub(crate) fn identity(index: usize) -> Identity {
 pub(crate) fn charter(founders: usize) -> Charter {
     let keys = (0..founders).map(|index| identity(index).id()).collect();
     let labels = (0..3).map(|label| label.to_string()).collect();
-    let mut charter = Charter::new("test", keys, labels, Anchors { digest: Digest::ZERO, count: 12 });
+    let mut charter =
+        Charter::new("test", keys, Task::ImageClassification { labels }, Anchors { digest: Digest::ZERO, count: 12 });
     charter.adapter.slots = 1;
     charter.adapter.branches = 2;
     charter.adapter.rank = 3;

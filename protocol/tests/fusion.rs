@@ -6,7 +6,7 @@
 
 use heterotune_crypto::{Digest, Identity, NodeId};
 use heterotune_protocol::{
-    charter::{Align, Anchors, Charter, CodecKind, Fusion, Norms, Rule},
+    charter::{Align, Anchors, Charter, CodecKind, Fusion, Norms, Rule, Task},
     codec::Group,
     fuse::{self, Memory, Sender},
     mixture::{Layout, Mixture},
@@ -47,7 +47,12 @@ fn authors() -> Vec<NodeId> {
 /// Groups of 1,024, 5,000 and 50 values: more than a block, and no whole number of them.
 fn charter(kind: CodecKind, rule: Rule, align: Align, norms: Norms) -> Charter {
     let labels = (0..50).map(|label| label.to_string()).collect();
-    let mut charter = Charter::new("golden", authors(), labels, Anchors { digest: Digest::ZERO, count: 128 });
+    let mut charter = Charter::new(
+        "golden",
+        authors(),
+        Task::ImageClassification { labels },
+        Anchors { digest: Digest::ZERO, count: 128 },
+    );
     (charter.adapter.slots, charter.adapter.branches) = (1, 1);
     (charter.adapter.rank, charter.adapter.readout_rank) = (32, 100);
     charter.fusion = Fusion { rule, align, norms, ..charter.fusion };

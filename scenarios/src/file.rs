@@ -3,7 +3,7 @@
 use crate::{Liars, Lie, RunError, embedded, settings};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
-    charter::{Anchors, Charter},
+    charter::{Anchors, Charter, Task},
     limits,
 };
 use serde::Deserialize;
@@ -165,12 +165,12 @@ impl Scenario {
     pub fn charter(
         &self,
         seed: u64,
-        labels: Vec<String>,
+        task: Task,
         anchors: Anchors,
         variant: Option<&Variant>,
     ) -> Result<Charter, RunError> {
         let tables = [Some(&self.network), variant.map(|variant| &variant.network)];
-        let mut charter = settings::apply(self.defaults(seed, labels, anchors), tables.into_iter().flatten())
+        let mut charter = settings::apply(self.defaults(seed, task, anchors), tables.into_iter().flatten())
             .map_err(|(_, message)| RunError::Encode { what: "the charter", message })?;
         charter.nonce = seed;
         charter.adapter.seed = seed;
@@ -185,9 +185,9 @@ impl Scenario {
         Ok(charter)
     }
 
-    fn defaults(&self, seed: u64, labels: Vec<String>, anchors: Anchors) -> Charter {
+    fn defaults(&self, seed: u64, task: Task, anchors: Anchors) -> Charter {
         let founders = self.nodes.iter().map(|node| Identity::from_seed(seed, &node.name).id()).collect();
-        Charter::new(&self.name, founders, labels, anchors)
+        Charter::new(&self.name, founders, task, anchors)
     }
 
     /// The first mistake: the path of its key, and what is wrong.
@@ -227,8 +227,9 @@ impl Scenario {
         }
 
         // The data file's labels are not known yet; two stand for them.
+        let stand_ins = Task::ImageClassification { labels: vec!["0".into(), "1".into()] };
         let anchors = Anchors { digest: Digest::ZERO, count: data.anchors };
-        let stand_in = self.defaults(self.seed, vec!["0".into(), "1".into()], anchors);
+        let stand_in = self.defaults(self.seed, stand_ins, anchors);
         let mut base = vec!["network".to_owned()];
         let charter = settings::check(stand_in, &self.network, &base)?;
         must(charter.rounds.total > 0, "network.rounds.total", "must be at least 1: a scenario has an end")?;
@@ -266,11 +267,11 @@ mod tests {
         let scenario = Scenario::quickstart().unwrap();
         assert_eq!(scenario.nodes.len(), 8);
         let anchors = Anchors { digest: Digest::ZERO, count: 128 };
-        let labels: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
-        let charter = scenario.charter(7, labels.clone(), anchors.clone(), None).unwrap();
+        let task = Task::ImageClassification { labels: (0..10).map(|digit| digit.to_string()).collect() };
+        let charter = scenario.charter(7, task.clone(), anchors.clone(), None).unwrap();
         assert_eq!((charter.nonce, charter.adapter.seed, charter.rounds.quorum), (7, 7, 8));
         assert_eq!((charter.adapter.slots, charter.rounds.horizon), (1, 4));
-        let charter = scenario.charter(7, labels, anchors, scenario.ablations.get(1)).unwrap();
+        let charter = scenario.charter(7, task, anchors, scenario.ablations.get(1)).unwrap();
         assert_eq!((charter.adapter.slots, charter.adapter.branches), (1, 0));
     }
 

@@ -11,7 +11,7 @@ use crate::{
     report::Report,
     summary::{AblationSummary, Summary},
 };
-use heterotune_protocol::charter::Charter;
+use heterotune_protocol::charter::{Charter, Task};
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -56,8 +56,9 @@ impl Runner<'_> {
         let out = taken.path();
         let dealt = out.join("data");
         let anchors = deal.write(&data, &dealt)?;
-        let charter =
-            |scenario: &Scenario, variant| scenario.charter(seed, deal.labels.clone(), anchors.clone(), variant);
+        let charter = |scenario: &Scenario, variant| {
+            scenario.charter(seed, Task::ImageClassification { labels: deal.labels.clone() }, anchors.clone(), variant)
+        };
 
         let main = charter(scenario, None)?;
         let id = main.id()?;

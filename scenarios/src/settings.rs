@@ -7,7 +7,7 @@ use toml::{
 };
 
 /// What a scenario can't choose: it follows from its seed, nodes and data.
-const NOT_SETTINGS: [&str; 6] = ["protocol", "name", "nonce", "founders", "labels", "anchors"];
+const NOT_SETTINGS: [&str; 6] = ["protocol", "name", "nonce", "founders", "task", "anchors"];
 
 /// A key's path, and what is wrong with its value.
 type Mistake = (Vec<String>, String);

@@ -6,14 +6,15 @@ use crate::{
     history::History,
 };
 use heterotune_crypto::{Digest, Identity};
-use heterotune_protocol::charter::{Anchors, Charter};
+use heterotune_protocol::charter::{Anchors, Charter, Task};
 use std::collections::BTreeMap;
 
 /// A charter of `nodes` nodes and `rounds` rounds.
 pub(crate) fn charter(nodes: usize, rounds: u64) -> Charter {
     let founders = (0..nodes).map(|node| Identity::from_seed(0, &format!("node-{node}")).id()).collect();
     let anchors = Anchors { digest: Digest::ZERO, count: 128 };
-    let mut charter = Charter::new("test", founders, vec!["0".into(), "1".into()], anchors);
+    let mut charter =
+        Charter::new("test", founders, Task::ImageClassification { labels: vec!["0".into(), "1".into()] }, anchors);
     charter.rounds.total = rounds;
     charter
 }

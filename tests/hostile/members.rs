@@ -139,7 +139,7 @@ pub(crate) fn kernels(charter: &Charter, seed: u64) -> Content {
 
 /// Class statistics of made-up codes, some of each class.
 pub(crate) fn statistics(charter: &Charter, seed: u64) -> Content {
-    let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+    let (labels, width) = (charter.task.labels().len(), usize::from(charter.adapter.readout_rank));
     let mut number = numbers(seed);
     let (mut counts, mut sums, mut gram) = (vec![0; labels], vec![0.0; labels * width], vec![0.0; width * width]);
     for sample in 0..4 * labels {

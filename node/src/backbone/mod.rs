@@ -3,20 +3,144 @@
 mod vit;
 mod weights;
 
-pub use vit::{Config, Pixels, Source, Vit};
+pub use vit::{Config, Pixels, Vit};
 pub use weights::Weights;
 
-use candle_core::{Result as Computed, Tensor};
+use crate::ops::{LayerNorm, Linear};
+use candle_core::{Result as Computed, Tensor, bail};
 use serde::Deserialize;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// A frozen model as adapters see it: an embedding, a stack of blocks, and a way to pool tokens.
+/// What a backbone takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Images.
+    Pixels {
+        /// Colours of a pixel.
+        channels: usize,
+        /// Height and width of an image, in pixels.
+        size: usize,
+    },
+    /// Text.
+    Tokens {
+        /// How many tokens the embedding knows.
+        vocabulary: usize,
+        /// The most tokens of one input.
+        context: usize,
+    },
+}
+
+/// Inputs of a backbone, `n` at once.
+#[derive(Clone, Debug)]
+pub enum Batch {
+    /// Raw values of images of the backbone's own size, `[n, channels x height x width]`, as the file has them.
+    Pixels(Tensor),
+    /// Token ids. Shorter inputs are padded at their end: what stands there changes nothing.
+    Tokens {
+        /// `[n, tokens]`, u32.
+        ids: Tensor,
+        /// How many tokens of each input are its own, from 1.
+        lengths: Arc<[usize]>,
+    },
+}
+
+/// A hidden state, and what the blocks need to know besides.
+#[derive(Clone, Debug)]
+pub struct Hidden {
+    /// `[n, tokens, d]`.
+    pub values: Tensor,
+    /// How many tokens of each input are its own; none where no input is padded.
+    pub lengths: Option<Arc<[usize]>>,
+}
+
+impl Hidden {
+    /// Other values of the same inputs.
+    pub fn with(&self, values: Tensor) -> Self {
+        Self { values, lengths: self.lengths.clone() }
+    }
+
+    /// Some of the inputs, without padding that none of them needs.
+    ///
+    /// # Errors
+    /// A row that does not exist.
+    pub fn rows(&self, rows: &[u32]) -> Computed<Self> {
+        let values = self.values.index_select(&Tensor::new(rows, self.values.device())?, 0)?;
+        let Some(lengths) = &self.lengths else { return Ok(Self { values, lengths: None }) };
+        let lengths: Arc<[usize]> = rows.iter().filter_map(|row| lengths.get(*row as usize).copied()).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        Ok(Self { values: values.narrow(1, 0, longest)?, lengths: Some(lengths) })
+    }
+
+    /// All inputs of several states, padded with zeros to the longest.
+    ///
+    /// # Errors
+    /// States of different widths, or none.
+    pub fn cat(parts: &[Self]) -> Computed<Self> {
+        let sizes = parts.iter().map(|part| part.values.dim(1)).collect::<Computed<Vec<_>>>()?;
+        let longest = sizes.iter().copied().max().unwrap_or(0);
+        let padded = parts.iter().map(|part| part.values.pad_with_zeros(1, 0, longest - part.values.dim(1)?));
+        let values = Tensor::cat(&padded.collect::<Computed<Vec<_>>>()?, 0)?;
+        let all: Vec<usize> = parts
+            .iter()
+            .zip(&sizes)
+            .flat_map(|(part, size)| match &part.lengths {
+                Some(lengths) => lengths.to_vec(),
+                None => vec![*size; part.values.dims().first().copied().unwrap_or(0)],
+            })
+            .collect();
+        let padded = all.iter().any(|length| *length < longest);
+        Ok(Self { values, lengths: padded.then(|| all.into()) })
+    }
+
+    /// All tokens of all inputs, without padding: `[.., d]`.
+    ///
+    /// # Errors
+    /// None that are known.
+    pub fn tokens(&self) -> Computed<Tensor> {
+        let Some(lengths) = &self.lengths else { return self.values.flatten(0, 1) };
+        let own = lengths.iter().enumerate().map(|(row, length)| self.values.get(row)?.narrow(0, 0, *length));
+        Tensor::cat(&own.collect::<Computed<Vec<_>>>()?, 0)
+    }
+
+    /// The mean over each input's own tokens from `first` on: `[n, d]`.
+    ///
+    /// # Errors
+    /// An input that has no token there.
+    pub fn mean(&self, first: usize) -> Computed<Tensor> {
+        let (_, tokens, _) = self.values.dims3()?;
+        let Some(lengths) = &self.lengths else {
+            return self.values.narrow(1, first, tokens.saturating_sub(first))?.mean(1);
+        };
+        let weights = lengths.iter().flat_map(|length| {
+            let share = 1.0 / (length.saturating_sub(first)) as f32;
+            (0..tokens).map(move |at| if (first..*length).contains(&at) { share } else { 0.0 })
+        });
+        let weights =
+            Tensor::from_vec(weights.collect::<Vec<f32>>(), (lengths.len(), 1, tokens), self.values.device())?;
+        weights.matmul(&self.values.contiguous()?)?.squeeze(1)
+    }
+}
+
+/// What a backbone's own head, if its folder has one, says of a hidden state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// There is none.
+    None,
+    /// The next token's logits at every place, `[n, tokens, vocabulary]`.
+    Vocabulary,
+    /// Class logits `[n, classes]`, and what the classes are called.
+    Classes(Vec<String>),
+}
+
+/// A frozen model as adapters see it: an embedding, a stack of blocks, a way to pool tokens, and the head that it was
+/// trained with.
 pub trait Backbone: Send {
     /// The family, as `config.json` calls it.
-    fn model_type(&self) -> &'static str;
+    fn model_type(&self) -> &str;
 
     /// Width d of the hidden state.
     fn width(&self) -> usize;
@@ -24,32 +148,118 @@ pub trait Backbone: Send {
     /// How many blocks L there are.
     fn depth(&self) -> usize;
 
-    /// How many tokens the hidden state of one input has.
-    fn tokens(&self) -> usize;
+    /// What it takes.
+    fn takes(&self) -> Takes;
 
-    /// How many numbers one input has.
-    fn inputs(&self) -> usize;
+    /// How many tokens the hidden state of one input has at most.
+    fn tokens(&self) -> usize;
 
     /// How many weights the embedding and the blocks have.
     fn parameters(&self) -> usize;
 
-    /// The hidden state `[n, tokens, d]` before the first block, from raw inputs `[n, inputs]`.
+    /// The hidden state before the first block.
     ///
     /// # Errors
-    /// Inputs of another shape.
-    fn embed(&self, inputs: &Tensor) -> Computed<Tensor>;
+    /// Inputs of another kind or shape.
+    fn embed(&self, batch: &Batch) -> Computed<Hidden>;
 
-    /// Block `index` (from 0), `[n, tokens, d]` to `[n, tokens, d]`.
+    /// Block `index` (from 0): the next hidden state `[n, tokens, d]`.
     ///
     /// # Errors
     /// A hidden state of another shape, or a block that does not exist.
-    fn block(&self, index: usize, hidden: &Tensor) -> Computed<Tensor>;
+    fn block(&self, index: usize, hidden: &Hidden) -> Computed<Tensor>;
 
-    /// What stands for an input as a whole: `[n, tokens, d]` to `[n, d]`.
+    /// What stands for an input as a whole: `[n, tokens, d]` to `[n, d]`. What is padded does not count.
     ///
     /// # Errors
     /// A hidden state of another shape.
-    fn pool(&self, hidden: &Tensor) -> Computed<Tensor>;
+    fn pool(&self, hidden: &Hidden) -> Computed<Tensor>;
+
+    /// Its own head.
+    fn head(&self) -> Head {
+        Head::None
+    }
+
+    /// The own head's logits, from the hidden state after the last block.
+    ///
+    /// # Errors
+    /// A hidden state of another shape, or a backbone without a head.
+    fn logits(&self, _hidden: &Hidden) -> Computed<Tensor> {
+        bail!("the backbone has no head")
+    }
+}
+
+/// How a backbone is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Only the first so many blocks; a head is left out then.
+    pub layers: Option<usize>,
+    /// How the frozen matrices of the blocks are kept in memory.
+    pub precision: Precision,
+}
+
+impl Options {
+    /// How many of `depth` blocks to take; `config` is named where there are fewer than asked for.
+    fn depth(self, config: &Path, depth: usize) -> Result<usize, BackboneError> {
+        match self.layers {
+            None => Ok(depth),
+            Some(layers) if (1..=depth).contains(&layers) => Ok(layers),
+            Some(layers) => {
+                let problem = format!("has {depth} layers, so layers must be from 1 to {depth}, not {layers}");
+                Err(BackboneError::file(config, problem))
+            }
+        }
+    }
+}
+
+/// How frozen matrices are kept in memory. Everything is computed in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Four bytes a weight.
+    #[default]
+    F32,
+    /// Two bytes.
+    F16,
+    /// Two bytes, with the range of f32.
+    Bf16,
+    /// About one byte, in blocks of 32 with a scale (GGUF's Q8_0).
+    Q8,
+    /// About half a byte, in blocks of 256 with scales (GGUF's Q4_K; Q4_0 where rows are no multiple of 256).
+    Q4,
+}
+
+/// Where a model's weights come from: a file, or a generator of first values.
+pub trait Source {
+    /// What can go wrong.
+    type Error: From<candle_core::Error>;
+
+    /// The tensor of that name (without the family's prefix) and shape.
+    ///
+    /// # Errors
+    /// A tensor that is missing or damaged.
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Self::Error>;
+
+    /// The map `name`.weight `[outputs, inputs]` and, with `bias`, `name`.bias `[outputs]`, in whatever precision the
+    /// source keeps matrices.
+    ///
+    /// # Errors
+    /// As [`Source::tensor`].
+    fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) -> Result<Linear, Self::Error> {
+        let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[outputs])).transpose()?;
+        Ok(Linear::new(weight, bias)?)
+    }
+
+    /// The normalisation `name`.weight, `name`.bias `[width]`.
+    ///
+    /// # Errors
+    /// As [`Source::tensor`].
+    fn layer_norm(&mut self, name: &str, width: usize, epsilon: f64) -> Result<LayerNorm, Self::Error> {
+        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
+        let bias = self.tensor(&format!("{name}.bias"), &[width])?;
+        Ok(LayerNorm::affine(weight, bias, epsilon)?)
+    }
 }
 
 /// Why a backbone can't be used.
@@ -89,7 +299,7 @@ impl BackboneError {
 ///
 /// # Errors
 /// A family that is not known, a configuration that is not supported, files that are missing or damaged.
-pub fn load(folder: &Path) -> Result<Box<dyn Backbone>, BackboneError> {
+pub fn load(folder: &Path, options: Options) -> Result<Box<dyn Backbone>, BackboneError> {
     /// The one field that every configuration has.
     #[derive(Deserialize)]
     struct Family {
@@ -99,7 +309,7 @@ pub fn load(folder: &Path) -> Result<Box<dyn Backbone>, BackboneError> {
     let text = read_text(&path)?;
     let family: Family = parse(&path, &text)?;
     match family.model_type.as_str() {
-        vit::MODEL_TYPE => Ok(Box::new(Vit::load(folder)?)),
+        vit::MODEL_TYPE => Ok(Box::new(Vit::load(folder, options)?)),
         other => Err(BackboneError::file(
             &path,
             format!("model_type is \"{other}\", but only \"{}\" can be a backbone so far", vit::MODEL_TYPE),

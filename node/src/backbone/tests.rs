@@ -35,11 +35,13 @@ fn logits_of_real_weights_are_those_of_the_reference() {
         let pixels: Vec<f32> = records.chunks(3_073).flat_map(|record| &record[1..]).map(|v| f32::from(*v)).collect();
         let pixels = Tensor::from_vec(pixels, (4, 3_072), &Device::Cpu).unwrap();
 
-        let backbone = load(&folder).unwrap();
-        let hidden = backbone.embed(&pixels).unwrap();
-        assert_eq!(hidden.dims(), [4, backbone.tokens(), backbone.width()]);
-        let hidden = (0..backbone.depth()).fold(hidden, |hidden, block| backbone.block(block, &hidden).unwrap());
+        let backbone = load(&folder, Options::default()).unwrap();
+        let hidden = backbone.embed(&Batch::Pixels(pixels)).unwrap();
+        assert_eq!(hidden.values.dims(), [4, backbone.tokens(), backbone.width()]);
+        let hidden =
+            (0..backbone.depth()).fold(hidden, |hidden, block| hidden.with(backbone.block(block, &hidden).unwrap()));
         assert_eq!(backbone.pool(&hidden).unwrap().dims(), [4, backbone.width()]);
+        let hidden = hidden.values;
 
         let weights = Weights::open(&folder.join("model.safetensors")).unwrap();
         let width = backbone.width();
@@ -59,6 +61,21 @@ fn logits_of_real_weights_are_those_of_the_reference() {
     }
 }
 
+/// A source of small multiples of 1/8 that keeps what it has given.
+pub(crate) struct Made(pub(crate) HashMap<String, Tensor>);
+
+impl Source for Made {
+    type Error = candle_core::Error;
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Computed<Tensor> {
+        let count = shape.iter().product::<usize>();
+        let values: Vec<f32> = (0..count).map(|i| ((i * 7 + name.len()) % 11) as f32 * 0.125 - 0.5).collect();
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        self.0.insert(name.to_string(), tensor.clone());
+        Ok(tensor)
+    }
+}
+
 /// A folder with a tiny model (4 x 4 pixels, d = 8), whose files a test may then damage.
 pub(crate) fn tiny() -> (tempfile::TempDir, serde_json::Value, HashMap<String, Tensor>) {
     let config = serde_json::json!({
@@ -67,19 +84,9 @@ pub(crate) fn tiny() -> (tempfile::TempDir, serde_json::Value, HashMap<String, T
     });
     let pixels =
         Pixels { do_rescale: true, rescale_factor: 0.1, do_normalize: false, image_mean: vec![], image_std: vec![] };
-    let mut tensors = HashMap::new();
-    Vit::assemble::<candle_core::Error>(
-        serde_json::from_value(config.clone()).unwrap(),
-        &pixels,
-        &mut |name: &str, shape: &[usize]| {
-            let count = shape.iter().product::<usize>();
-            let values: Vec<f32> = (0..count).map(|i| ((i * 7 + name.len()) % 11) as f32 * 0.125 - 0.5).collect();
-            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
-            tensors.insert(name.to_string(), tensor.clone());
-            Ok(tensor)
-        },
-    )
-    .unwrap();
+    let mut made = Made(HashMap::new());
+    Vit::assemble(serde_json::from_value(config.clone()).unwrap(), &pixels, &mut made).unwrap();
+    let tensors = made.0;
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     fs::write(folder.path().join("preprocessor_config.json"), serde_json::to_string(&pixels).unwrap()).unwrap();
@@ -92,7 +99,7 @@ fn write(folder: &Path, tensors: &HashMap<String, Tensor>) {
 }
 
 fn refusal(folder: &Path) -> String {
-    load(folder).map(|_| ()).unwrap_err().to_string()
+    load(folder, Options::default()).map(|_| ()).unwrap_err().to_string()
 }
 
 #[test]
@@ -100,9 +107,9 @@ fn prefix_and_half_precision_change_nothing() {
     let (folder, _, tensors) = tiny();
     let input = Tensor::arange(0f32, 32.0, &Device::Cpu).unwrap().reshape((2, 16)).unwrap();
     let output = || {
-        let backbone = load(folder.path()).unwrap();
-        let hidden = backbone.block(0, &backbone.embed(&input).unwrap()).unwrap();
-        backbone.pool(&hidden).unwrap().to_vec2::<f32>().unwrap()
+        let backbone = load(folder.path(), Options::default()).unwrap();
+        let hidden = backbone.embed(&Batch::Pixels(input.clone())).unwrap();
+        backbone.pool(&hidden.with(backbone.block(0, &hidden).unwrap())).unwrap().to_vec2::<f32>().unwrap()
     };
     let expected = output();
     // The weights are small multiples of 1/8, so they survive half precision exactly.
@@ -197,7 +204,8 @@ fn cut_and_garbled_weights_are_refused() {
 #[test]
 fn inputs_of_another_size_are_refused() {
     let (folder, _, _) = tiny();
-    let backbone = load(folder.path()).unwrap();
-    assert!(backbone.embed(&Tensor::zeros((2, 15), DType::F32, &Device::Cpu).unwrap()).is_err());
-    assert!(backbone.block(2, &Tensor::zeros((2, 5, 8), DType::F32, &Device::Cpu).unwrap()).is_err());
+    let backbone = load(folder.path(), Options::default()).unwrap();
+    assert!(backbone.embed(&Batch::Pixels(Tensor::zeros((2, 15), DType::F32, &Device::Cpu).unwrap())).is_err());
+    let values = Tensor::zeros((2, 5, 8), DType::F32, &Device::Cpu).unwrap();
+    assert!(backbone.block(2, &Hidden { values, lengths: None }).is_err());
 }

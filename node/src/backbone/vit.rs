@@ -1,7 +1,9 @@
 //! Vision transformers (`model_type` "vit"): An Image is Worth 16x16 Words, <https://arxiv.org/abs/2010.11929>, with the
 //! files and tensor names of `ViTModel` and `ViTForImageClassification`.
 
-use super::{Backbone, BackboneError, Weights, parse, read_text};
+use super::{
+    Backbone, BackboneError, Batch, Hidden, Options, Source, Takes, Weights, parse, read_text, weights::Model,
+};
 use crate::ops::{LayerNorm, Linear, gelu, softmax};
 use candle_core::{D, Device, Result as Computed, Tensor, bail};
 use serde::{Deserialize, Serialize};
@@ -171,9 +173,6 @@ impl Pixels {
     }
 }
 
-/// Where weights come from: a tensor by its name (without the prefix "vit.") and shape.
-pub type Source<'a, E> = dyn FnMut(&str, &[usize]) -> Result<Tensor, E> + 'a;
-
 /// A vision transformer without its last norm and head.
 pub struct Vit {
     config: Config,
@@ -191,44 +190,39 @@ impl Vit {
     ///
     /// # Errors
     /// A configuration that is not supported, files or tensors that are missing or damaged.
-    pub fn load(folder: &Path) -> Result<Self, BackboneError> {
+    pub fn load(folder: &Path, options: Options) -> Result<Self, BackboneError> {
         let path = folder.join("config.json");
-        let config: Config = parse(&path, &read_text(&path)?)?;
+        let mut config: Config = parse(&path, &read_text(&path)?)?;
         if let Some(problem) = config.problem() {
             return Err(BackboneError::file(&path, problem));
         }
+        config.num_hidden_layers = options.depth(&path, config.num_hidden_layers)?;
         let path = folder.join("preprocessor_config.json");
         let pixels: Pixels = parse(&path, &read_text(&path)?)?;
         pixels.tensors(config.num_channels).map_err(|problem| BackboneError::file(&path, problem))?;
         let weights = Weights::open(&folder.join("model.safetensors"))?;
         let prefix = if weights.has("vit.embeddings.cls_token") { "vit." } else { "" };
-        Self::assemble(config, &pixels, &mut |name, shape| weights.tensor(&format!("{prefix}{name}"), shape))
+        let mut source = Model::new(&weights, prefix);
+        let mut vit = Self::assemble(config, &pixels, &mut source)?;
+        vit.parameters = source.parameters;
+        Ok(vit)
     }
 
     /// Puts a model together from the weights that `source` gives. It is trained where these are variables.
     ///
     /// # Errors
     /// Those of the source, and weights that do not fit.
-    pub fn assemble<E: From<candle_core::Error>>(
-        config: Config,
-        pixels: &Pixels,
-        source: &mut Source<'_, E>,
-    ) -> Result<Self, E> {
+    pub fn assemble<S: Source>(config: Config, pixels: &Pixels, source: &mut S) -> Result<Self, S::Error> {
         let (width, side) = (config.hidden_size, config.patch_size);
         let (scale, shift) = pixels.tensors(config.num_channels).map_err(candle_core::Error::Msg)?;
-        let mut parameters = 0;
-        let mut counted = |name: &str, shape: &[usize]| {
-            parameters += shape.iter().product::<usize>();
-            source(name, shape)
-        };
-        let class = counted("embeddings.cls_token", &[1, 1, width])?;
-        let positions = counted("embeddings.position_embeddings", &[1, config.patches() + 1, width])?;
+        let class = source.tensor("embeddings.cls_token", &[1, 1, width])?;
+        let positions = source.tensor("embeddings.position_embeddings", &[1, config.patches() + 1, width])?;
         let name = "embeddings.patch_embeddings.projection";
-        let weight = counted(&format!("{name}.weight"), &[width, config.num_channels, side, side])?;
-        let patch = Linear::new(weight.flatten_from(1)?, Some(counted(&format!("{name}.bias"), &[width])?))?;
-        let blocks = (0..config.num_hidden_layers).map(|index| Block::assemble(&config, index, &mut counted));
-        let blocks = blocks.collect::<Result<_, E>>()?;
-        Ok(Self { config, scale, shift, patch, class, positions, blocks, parameters })
+        let weight = source.tensor(&format!("{name}.weight"), &[width, config.num_channels, side, side])?;
+        let patch = Linear::new(weight.flatten_from(1)?, Some(source.tensor(&format!("{name}.bias"), &[width])?))?;
+        let blocks = (0..config.num_hidden_layers).map(|index| Block::assemble(&config, index, source));
+        let blocks = blocks.collect::<Result<_, S::Error>>()?;
+        Ok(Self { config, scale, shift, patch, class, positions, blocks, parameters: 0 })
     }
 
     /// Rescaled pixels `[n, patches, values of a patch]`, from raw ones `[n, channels x height x width]`.
@@ -237,8 +231,9 @@ impl Vit {
     /// Inputs of another shape.
     pub fn patches(&self, inputs: &Tensor) -> Computed<Tensor> {
         let (images, values) = inputs.dims2()?;
-        if values != self.inputs() {
-            bail!("an image of {values} values, but the backbone takes {}", self.inputs());
+        let expected = self.config.num_channels * self.config.image_size * self.config.image_size;
+        if values != expected {
+            bail!("an image of {values} values, but the backbone takes {expected}");
         }
         let (channels, patch) = (self.config.num_channels, self.config.patch_size);
         let grid = self.config.image_size / patch;
@@ -270,7 +265,7 @@ impl Vit {
 }
 
 impl Backbone for Vit {
-    fn model_type(&self) -> &'static str {
+    fn model_type(&self) -> &str {
         MODEL_TYPE
     }
 
@@ -282,32 +277,33 @@ impl Backbone for Vit {
         self.blocks.len()
     }
 
-    fn tokens(&self) -> usize {
-        self.config.patches() + 1
+    fn takes(&self) -> Takes {
+        Takes::Pixels { channels: self.config.num_channels, size: self.config.image_size }
     }
 
-    fn inputs(&self) -> usize {
-        self.config.num_channels * self.config.image_size * self.config.image_size
+    fn tokens(&self) -> usize {
+        self.config.patches() + 1
     }
 
     fn parameters(&self) -> usize {
         self.parameters
     }
 
-    fn embed(&self, inputs: &Tensor) -> Computed<Tensor> {
-        self.place(&self.project(&self.patches(inputs)?)?)
+    fn embed(&self, batch: &Batch) -> Computed<Hidden> {
+        let Batch::Pixels(pixels) = batch else { bail!("a vision transformer takes images, not text") };
+        Ok(Hidden { values: self.place(&self.project(&self.patches(pixels)?)?)?, lengths: None })
     }
 
-    fn block(&self, index: usize, hidden: &Tensor) -> Computed<Tensor> {
+    fn block(&self, index: usize, hidden: &Hidden) -> Computed<Tensor> {
         match self.blocks.get(index) {
-            Some(block) => block.forward(hidden),
+            Some(block) => block.forward(&hidden.values),
             None => bail!("block {index} of {}", self.blocks.len()),
         }
     }
 
     /// The mean over the patches. The class token is left out: only classifiers train it, and many models are none.
-    fn pool(&self, hidden: &Tensor) -> Computed<Tensor> {
-        hidden.narrow(1, 1, hidden.dim(1)?.saturating_sub(1))?.mean(1)
+    fn pool(&self, hidden: &Hidden) -> Computed<Tensor> {
+        hidden.mean(1)
     }
 }
 
@@ -325,41 +321,19 @@ struct Block {
 }
 
 impl Block {
-    fn assemble<E: From<candle_core::Error>>(
-        config: &Config,
-        index: usize,
-        source: &mut Source<'_, E>,
-    ) -> Result<Self, E> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let mut linear = |name: &str, outputs: usize, inputs: usize, bias: bool| -> Result<Linear, E> {
-            let name = format!("encoder.layer.{index}.{name}");
-            let weight = source(&format!("{name}.weight"), &[outputs, inputs])?;
-            let bias = bias.then(|| source(&format!("{name}.bias"), &[outputs])).transpose()?;
-            Ok(Linear::new(weight, bias)?)
-        };
-        let query = linear("attention.attention.query", width, width, config.qkv_bias)?;
-        let key = linear("attention.attention.key", width, width, config.qkv_bias)?;
-        let value = linear("attention.attention.value", width, width, config.qkv_bias)?;
-        let output = linear("attention.output.dense", width, width, true)?;
-        let widen = linear("intermediate.dense", inner, width, true)?;
-        let narrow = linear("output.dense", width, inner, true)?;
-        let mut norm = |name: &str| -> Result<LayerNorm, E> {
-            let name = format!("encoder.layer.{index}.{name}");
-            let (weight, bias) =
-                (source(&format!("{name}.weight"), &[width])?, source(&format!("{name}.bias"), &[width])?);
-            Ok(LayerNorm::affine(weight, bias, config.layer_norm_eps)?)
-        };
-        let (norm_before, norm_after) = (norm("layernorm_before")?, norm("layernorm_after")?);
+    fn assemble<S: Source>(config: &Config, index: usize, source: &mut S) -> Result<Self, S::Error> {
+        let (width, inner, epsilon) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
+        let name = |name: &str| format!("encoder.layer.{index}.{name}");
         Ok(Self {
             heads: config.num_attention_heads,
-            norm_before,
-            query,
-            key,
-            value,
-            output,
-            norm_after,
-            widen,
-            narrow,
+            query: source.linear(&name("attention.attention.query"), width, width, config.qkv_bias)?,
+            key: source.linear(&name("attention.attention.key"), width, width, config.qkv_bias)?,
+            value: source.linear(&name("attention.attention.value"), width, width, config.qkv_bias)?,
+            output: source.linear(&name("attention.output.dense"), width, width, true)?,
+            widen: source.linear(&name("intermediate.dense"), inner, width, true)?,
+            narrow: source.linear(&name("output.dense"), width, inner, true)?,
+            norm_before: source.layer_norm(&name("layernorm_before"), width, epsilon)?,
+            norm_after: source.layer_norm(&name("layernorm_after"), width, epsilon)?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Weights from a safetensors file, checked one by one.
 
-use super::BackboneError;
+use super::{BackboneError, Source};
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use std::{
@@ -65,5 +65,29 @@ impl Weights {
             return Err(refuse("holds a value that is not a finite number".into()));
         }
         Ok(tensor)
+    }
+}
+
+/// The weights of one model in the file: names have a prefix, and only so much is counted as is asked for.
+pub(super) struct Model<'a> {
+    weights: &'a Weights,
+    prefix: &'a str,
+    /// How many weights were read.
+    pub(super) parameters: usize,
+}
+
+impl<'a> Model<'a> {
+    /// The tensors whose names start with `prefix`.
+    pub(super) fn new(weights: &'a Weights, prefix: &'a str) -> Self {
+        Self { weights, prefix, parameters: 0 }
+    }
+}
+
+impl Source for Model<'_> {
+    type Error = BackboneError;
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, BackboneError> {
+        self.parameters += shape.iter().product::<usize>();
+        self.weights.tensor(&format!("{}{name}", self.prefix), shape)
     }
 }

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
-    charter::{Anchors, Charter, Closing},
+    charter::{Anchors, Charter, Closing, Task},
     codec, limits,
     mixture::Layout,
     seal,
@@ -69,7 +69,8 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
             let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
             let count = u16::try_from(lines.count().saturating_sub(1)).unwrap_or(u16::MAX);
             let anchors = Anchors { digest: Anchors::digest_of(&bytes), count };
-            let mut charter = Charter::new(name, founders.clone(), labels.clone(), anchors);
+            let mut charter =
+                Charter::new(name, founders.clone(), Task::ImageClassification { labels: labels.clone() }, anchors);
             charter.members = members.clone();
             if !sealers.is_empty() {
                 charter.sealers = sealers.clone();
@@ -114,7 +115,7 @@ fn explain(charter: &Charter) -> Result<()> {
         seal::quorum(sealers),
         seal::faults(sealers)
     );
-    println!("task        {} labels: {}", charter.labels.len(), charter.labels.join(", "));
+    println!("task        {} labels: {}", charter.task.labels().len(), charter.task.labels().join(", "));
     println!(
         "shared      {values} values: {} slots x {} branches of {r} x {r}, and the readout",
         charter.adapter.slots,

@@ -171,7 +171,7 @@ impl Liar {
 
     /// The step from the mixture to the one whose readout calls each class the next.
     fn towards_shifted(&self, base: &Mixture) -> Vec<Vec<f32>> {
-        let labels = self.context.charter.labels.len();
+        let labels = self.context.charter.task.labels().len();
         let view = base.view(self.context.charter.codec.exponent_min);
         let step = |(group, values): (&GroupShape, Vec<f32>)| {
             if matches!(group.kind, Kind::Branches { .. }) {

@@ -1,7 +1,7 @@
 use super::*;
 use heterotune_crypto::Identity;
 use heterotune_protocol::{
-    charter::{Anchors, Charter},
+    charter::{Anchors, Charter, Task},
     genesis::{reference, start},
     mixture::Layout,
 };
@@ -16,7 +16,12 @@ fn identity(node: usize) -> Identity {
 fn context() -> Context {
     let founders = (0..6).map(|node| identity(node).id()).collect();
     let labels = (0..LABELS).map(|label| label.to_string()).collect();
-    let mut charter = Charter::new("test", founders, labels, Anchors { digest: Digest::ZERO, count: 24 });
+    let mut charter = Charter::new(
+        "test",
+        founders,
+        Task::ImageClassification { labels },
+        Anchors { digest: Digest::ZERO, count: 24 },
+    );
     (charter.adapter.slots, charter.adapter.branches) = (1, 2);
     (charter.adapter.rank, charter.adapter.readout_rank) = (3, WIDTH as u16);
     Context::new(charter).unwrap()

@@ -67,13 +67,18 @@ fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
 mod tests {
     use super::*;
     use heterotune_crypto::{Digest, Identity};
-    use heterotune_protocol::charter::Anchors;
+    use heterotune_protocol::charter::{Anchors, Task};
 
     #[test]
     fn what_differs_is_named() {
         let founders = vec![Identity::from_seed(1, "a").id()];
         let labels = vec!["0".into(), "1".into()];
-        let ours = Charter::new("digits", founders, labels, Anchors { digest: Digest::ZERO, count: 128 });
+        let ours = Charter::new(
+            "digits",
+            founders,
+            Task::ImageClassification { labels },
+            Anchors { digest: Digest::ZERO, count: 128 },
+        );
         let mut theirs = ours.clone();
         assert!(differences(&ours, &theirs).is_empty());
         theirs.adapter.rank = 8;

@@ -9,6 +9,7 @@ use super::{
     trunk::Samples,
 };
 use crate::{
+    backbone::Hidden,
     dema::algebra::Matrix,
     ops::{LayerNorm, ensure_gradients, gelu},
 };
@@ -40,7 +41,7 @@ const RATE: f64 = 3e-3;
 const DECAY: f64 = 0.1;
 
 /// A way to classify: from the hidden states of samples at the first slot to logits `[n, C]`.
-type Model<'a> = Box<dyn Fn(Tensor) -> Result<Tensor, TrainError> + 'a>;
+type Model<'a> = Box<dyn Fn(Hidden) -> Result<Tensor, TrainError> + 'a>;
 
 impl Learner {
     /// Trains alone and tells how good that is; none without a test set.
@@ -110,9 +111,9 @@ impl Learner {
 
     /// The features of the frozen backbone, standardised over `rows`: features, mean and inverse deviation.
     fn standard(&self, rows: &[u32]) -> Result<(Tensor, Tensor, Tensor), TrainError> {
-        let parts = rows
-            .chunks(super::trunk::CHUNK)
-            .map(|rows| self.trunk.features(self.trunk.first(&self.train, rows)?, |_, hidden| Ok(hidden)));
+        let parts = rows.chunks(super::trunk::CHUNK).map(|rows| {
+            self.trunk.features(self.trunk.first(&self.train, rows)?, |_, hidden| Ok(hidden.values.clone()))
+        });
         let features = Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         let mean = features.mean_keepdim(0)?;
         let centred = features.broadcast_sub(&mean)?;
@@ -154,7 +155,7 @@ impl Learner {
         });
         let (bias, weight) = (Tensor::new(bias.collect::<Vec<f32>>(), &Device::Cpu)?, weight.to_tensor()?);
         Ok(Box::new(move |hidden| {
-            let features = self.trunk.features(hidden, |_, hidden| Ok(hidden))?;
+            let features = self.trunk.features(hidden, |_, hidden| Ok(hidden.values.clone()))?;
             let standard = features.broadcast_sub(&mean)?.broadcast_mul(&inverse)?;
             Ok(standard.matmul(&weight)?.broadcast_add(&bias)?)
         }))
@@ -187,11 +188,12 @@ impl Learner {
         let (weight, bias) =
             (add("the head", zeros((width, classes))?)?, add("the head's bias", zeros((1, classes))?)?);
         let norm = LayerNorm::plain();
-        let model = move |hidden: Tensor| -> Result<Tensor, TrainError> {
+        let model = move |hidden: Hidden| -> Result<Tensor, TrainError> {
             let features = self.trunk.features(hidden, |slot, hidden| {
-                let Some([down, branch, up]) = slots.get(slot) else { return Ok(hidden) };
+                let hidden = &hidden.values;
+                let Some([down, branch, up]) = slots.get(slot) else { return Ok(hidden.clone()) };
                 let (inputs, tokens, width) = hidden.dims3()?;
-                let code = norm.forward(&hidden)?.reshape((inputs * tokens, width))?.matmul(down)?;
+                let code = norm.forward(hidden)?.reshape((inputs * tokens, width))?.matmul(down)?;
                 let step = gelu(&code)?.matmul(branch)?.matmul(up)?;
                 hidden + step.reshape((inputs, tokens, width))?
             })?;

@@ -1,11 +1,12 @@
 //! The learner's life before the first round: reading, aligning, class statistics, saving.
 
 use super::{
-    Description, Settings, Statistics, TrainError, table,
+    Description, Settings, Statistics, TrainError,
     trunk::{Samples, Trunk},
 };
 use crate::{
-    backbone,
+    backbone::{self, Hidden, Takes},
+    data::{Inputs, Labelled, table},
     dema::{Adapter, Projections, gates},
     ops::Linear,
 };
@@ -51,8 +52,12 @@ impl Learner {
         if settings.steps == 0 || settings.batch == 0 || !(settings.rate.is_finite() && settings.rate > 0.0) {
             return Err(TrainError::Value("steps, batch and rate of the training must be more than 0".into()));
         }
-        let trunk = Trunk::new(backbone::load(backbone)?, usize::from(charter.adapter.slots));
-        let pixels = trunk.backbone.inputs();
+        let backbone = backbone::load(backbone, backbone::Options::default())?;
+        let Takes::Pixels { channels, size } = backbone.takes() else {
+            return Err(TrainError::Value("this backbone takes text, but the charter's task is one of images".into()));
+        };
+        let pixels = channels * size * size;
+        let trunk = Trunk::new(backbone, usize::from(charter.adapter.slots));
         let path = data.join("anchors.csv");
         let bytes = table::bytes(&path)?;
         if Anchors::digest_of(&bytes) != charter.anchors.digest {
@@ -66,10 +71,13 @@ impl Learner {
         if found != expected {
             return Err(TrainError::file(&path, format!("holds {found} anchors, but the charter says {expected}")));
         }
-        let labelled = |name: &str| -> Result<table::Table, TrainError> {
+        let labelled = |name: &str| -> Result<Labelled, TrainError> {
             let path = data.join(name);
-            table::parse(&path, &table::bytes(&path)?, pixels, table::Labels::OneOf(&charter.labels))
+            let table =
+                table::parse(&path, &table::bytes(&path)?, pixels, table::Labels::OneOf(charter.task.labels()))?;
+            Ok(Labelled { inputs: Inputs::Pixels(table.pixels), labels: table.labels })
         };
+        let anchors = Labelled { inputs: Inputs::Pixels(anchors.pixels), labels: Vec::new() };
         let train = labelled("train.csv")?;
         let if_there = |name: &str| data.join(name).exists().then(|| labelled(name)).transpose();
         let (test, held) = (if_there("test.csv")?, if_there("held.csv")?);
@@ -77,10 +85,9 @@ impl Learner {
             let problem = format!("holds {few} samples, too few to judge by; give it {HELD_MIN} or more, or remove it");
             return Err(TrainError::file(&data.join("held.csv"), problem));
         }
-        let extra = [&test, &held].into_iter().flatten().map(|table| table.labels.len()).sum::<usize>();
-        let all = expected + train.labels.len() + extra;
+        let all = [&anchors, &train].into_iter().chain(&test).chain(&held).map(|set| &set.inputs);
         let cached = trunk.fits_cache(all);
-        let samples = |table: table::Table| trunk.samples(table.pixels, table.labels, cached);
+        let samples = |set: Labelled| trunk.samples(set.inputs, set.labels, cached);
         let (anchors, train) = (samples(anchors)?, samples(train)?);
         let (test, held) = (test.map(samples).transpose()?, held.map(samples).transpose()?);
         Ok(Self {
@@ -88,7 +95,7 @@ impl Learner {
             shape: charter.adapter.clone(),
             layout: Layout::new(charter),
             settings,
-            labels: charter.labels.clone(),
+            labels: charter.task.labels().to_vec(),
             train,
             test,
             held,
@@ -185,7 +192,8 @@ impl Learner {
         let (mut sums, mut gram) = (vec![0.0; self.labels.len() * width], vec![0.0; width * width]);
         let mut labels = self.train.labels.iter();
         for rows in self.train.chunks() {
-            let features = self.trunk.features(self.trunk.first(&self.train, &rows)?, |_, hidden| Ok(hidden))?;
+            let features =
+                self.trunk.features(self.trunk.first(&self.train, &rows)?, |_, hidden| Ok(hidden.values.clone()))?;
             let codes: Vec<f32> = private.readout.forward(&features)?.flatten_all()?.to_vec1()?;
             for (code, label) in codes.chunks_exact(width).zip(&mut labels) {
                 let norm = code.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
@@ -221,11 +229,11 @@ impl Learner {
     }
 
     /// Codes `[n, r_h]` from the hidden states of samples at the first slot, through `branches` (none: no adapters).
-    pub(super) fn codes(&self, private: &Private, hidden: Tensor, branches: &[Tensor]) -> candle_core::Result<Tensor> {
+    pub(super) fn codes(&self, private: &Private, hidden: Hidden, branches: &[Tensor]) -> candle_core::Result<Tensor> {
         let features =
             self.trunk.features(hidden, |slot, hidden| match (private.adapters.get(slot), branches.get(slot)) {
-                (Some(adapter), Some(branches)) => adapter.forward(&hidden, branches),
-                _ => Ok(hidden),
+                (Some(adapter), Some(branches)) => adapter.forward(&hidden.values, branches),
+                _ => Ok(hidden.values.clone()),
             })?;
         private.readout.forward(&features)
     }

@@ -9,7 +9,6 @@ mod learner;
 pub mod pretrain;
 mod round;
 mod score;
-mod table;
 mod trunk;
 
 pub use learner::Learner;
@@ -143,7 +142,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    fn file(path: &Path, problem: impl Into<String>) -> Self {
+    pub(crate) fn file(path: &Path, problem: impl Into<String>) -> Self {
         Self::File { path: path.into(), problem: problem.into() }
     }
 }

@@ -2,9 +2,10 @@
 //! (Masked Autoencoders Are Scalable Vision Learners, <https://arxiv.org/abs/2111.06377>, with mask tokens in the
 //! encoder as in SimMIM, <https://arxiv.org/abs/2111.09886>). What it writes is a folder like those of the hub.
 
-use super::{TrainError, table};
+use super::TrainError;
 use crate::{
-    backbone::{self, Backbone, Config, Pixels, Vit},
+    backbone::{self, Backbone, Config, Hidden, Pixels, Source, Vit},
+    data::table,
     ops::{LayerNorm, Linear, ensure_gradients},
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -130,7 +131,7 @@ pub fn pretrain(
         })?;
         let folder = out.join(&shape.name);
         student.write(&folder, &config, &pixels)?;
-        let parameters = backbone::load(&folder)?.parameters();
+        let parameters = backbone::load(&folder, backbone::Options::default())?.parameters();
         made.push(Pretrained { name: shape.name.clone(), parameters, loss });
     }
     Ok(made)
@@ -196,19 +197,13 @@ struct Student {
 
 impl Student {
     fn new(config: Config, pixels: &Pixels, rng: &mut ChaCha8Rng) -> Result<Self, TrainError> {
-        let mut variables = Vec::new();
-        let mut make = |name: &str, shape: &[usize]| -> Result<Tensor, TrainError> {
-            let variable = Var::from_tensor(&initial(name, shape, rng)?)?;
-            let tensor = variable.as_tensor().clone();
-            variables.push((name.to_string(), variable));
-            Ok(tensor)
-        };
         let (width, values) = (config.hidden_size, config.patch_values());
-        let vit = Vit::assemble(config, pixels, &mut make)?;
-        let norm = LayerNorm::affine(make("layernorm.weight", &[width])?, make("layernorm.bias", &[width])?, EPSILON)?;
-        let mask = make("mask", &[width])?;
-        let decoder = Linear::new(make("decoder.weight", &[values, width])?, Some(make("decoder.bias", &[values])?))?;
-        Ok(Self { vit, variables, mask, norm, decoder })
+        let mut start = Start { rng, variables: Vec::new() };
+        let vit = Vit::assemble(config, pixels, &mut start)?;
+        let norm = start.layer_norm("layernorm", width, EPSILON)?;
+        let mask = start.tensor("mask", &[width])?;
+        let decoder = start.linear("decoder", values, width, true)?;
+        Ok(Self { vit, variables: start.variables, mask, norm, decoder })
     }
 
     /// Trains, and gives the mean loss over the last tenth of the steps.
@@ -251,8 +246,11 @@ impl Student {
     fn loss(&self, patches: &Tensor, hidden: &Tensor) -> candle_core::Result<Tensor> {
         let embedded = self.vit.project(patches)?.broadcast_mul(&(1.0 - hidden)?)?;
         let embedded = (embedded + hidden.broadcast_mul(&self.mask)?)?;
-        let tokens =
-            (0..self.vit.depth()).try_fold(self.vit.place(&embedded)?, |h, block| self.vit.block(block, &h))?;
+        let placed = Hidden { values: self.vit.place(&embedded)?, lengths: None };
+        let tokens = (0..self.vit.depth()).try_fold(placed, |hidden, block| -> candle_core::Result<Hidden> {
+            Ok(hidden.with(self.vit.block(block, &hidden)?))
+        })?;
+        let tokens = tokens.values;
         let painted = self.decoder.forward(&self.norm.forward(&tokens.narrow(1, 1, patches.dim(1)?)?)?)?;
         let error = (painted - patches)?.sqr()?.mean_keepdim(2)?;
         (error * hidden)?.sum_all()? / hidden.sum_all()?.to_scalar::<f32>()?.max(1.0) as f64
@@ -283,6 +281,23 @@ impl Student {
         let tensors = tensors.collect::<candle_core::Result<HashMap<String, Tensor>>>()?;
         let path = folder.join("model.safetensors");
         candle_core::safetensors::save(&tensors, &path).map_err(|error| refuse(&path, error.to_string()))
+    }
+}
+
+/// The first values of weights, and the variables that they become.
+struct Start<'a> {
+    rng: &'a mut ChaCha8Rng,
+    variables: Vec<(String, Var)>,
+}
+
+impl Source for Start<'_> {
+    type Error = TrainError;
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, TrainError> {
+        let variable = Var::from_tensor(&initial(name, shape, self.rng)?)?;
+        let tensor = variable.as_tensor().clone();
+        self.variables.push((name.to_string(), variable));
+        Ok(tensor)
     }
 }
 

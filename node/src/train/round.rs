@@ -6,7 +6,7 @@ use super::{
     score::{log_prior, losses, score},
     trunk::Samples,
 };
-use crate::ops::ensure_gradients;
+use crate::{backbone::Hidden, ops::ensure_gradients};
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss::cross_entropy};
 use rand::{Rng, SeedableRng};
@@ -111,7 +111,7 @@ impl Learner {
     }
 
     /// Logits `[n, C]` from the hidden states of samples at the first slot.
-    fn logits(&self, private: &Private, hidden: Tensor, shared: &[Tensor]) -> Result<Tensor, TrainError> {
+    fn logits(&self, private: &Private, hidden: Hidden, shared: &[Tensor]) -> Result<Tensor, TrainError> {
         let [branches @ .., weight, bias] = shared else {
             return Err(TrainError::Value("a mixture without a readout".into()));
         };

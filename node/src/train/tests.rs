@@ -4,7 +4,7 @@ use super::*;
 use crate::backbone;
 use heterotune_crypto::Identity;
 use heterotune_protocol::{
-    charter::{Anchors, Charter},
+    charter::{Anchors, Charter, Task},
     mixture::Layout,
 };
 use std::{fmt::Write, fs};
@@ -41,7 +41,12 @@ fn fixture() -> Fixture {
     fs::write(data.path().join("test.csv"), images(&both)).unwrap();
     let anchors = Anchors { digest: Anchors::digest_of(anchors.as_bytes()), count: ANCHORS as u16 };
     let founders = vec![Identity::from_seed(1, "a").id()];
-    let mut charter = Charter::new("test", founders, vec!["top".into(), "bottom".into(), "never".into()], anchors);
+    let mut charter = Charter::new(
+        "test",
+        founders,
+        Task::ImageClassification { labels: vec!["top".into(), "bottom".into(), "never".into()] },
+        anchors,
+    );
     (charter.adapter.branches, charter.adapter.rank, charter.adapter.readout_rank) = (2, 4, 6);
     charter.check().unwrap();
     Fixture { backbone: backbone::tests::tiny().0, data, charter }
@@ -124,7 +129,7 @@ fn samples_that_are_not_kept_give_the_same() {
     let mixture = fixture.mixture();
     let (trained, statistics) = (learner.train(1, &mixture).unwrap(), learner.statistics().unwrap());
     let path = fixture.data.path().join("train.csv");
-    let labels = table::Labels::OneOf(&fixture.charter.labels);
+    let labels = table::Labels::OneOf(fixture.charter.task.labels());
     let table = table::parse(&path, &fs::read(&path).unwrap(), 16, labels).unwrap();
     learner.train = learner.trunk.samples(table.pixels, table.labels, false).unwrap();
     assert_eq!(learner.train(1, &mixture).unwrap(), trained);

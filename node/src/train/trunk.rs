@@ -1,7 +1,12 @@
 //! The frozen backbone, cut at its slots, and samples whose way to the first slot is walked only once.
 
-use crate::{backbone::Backbone, dema, ops::LayerNorm};
-use candle_core::{Device, Result, Tensor};
+use crate::{
+    backbone::{Backbone, Hidden},
+    data::Inputs,
+    dema,
+    ops::LayerNorm,
+};
+use candle_core::{Result, Tensor};
 
 /// Samples that go through the backbone together.
 pub(super) const CHUNK: usize = 64;
@@ -16,20 +21,26 @@ pub(super) struct Trunk {
     norm: LayerNorm,
 }
 
-/// Samples: pixels, or what the backbone makes of them up to the first slot.
+/// Samples: their inputs, or what the backbone makes of these up to the first slot.
 pub(super) struct Samples {
-    /// Pixels `[n, pixels]`, or hidden states `[n, tokens, d]`.
-    inputs: Tensor,
-    /// Whether `inputs` are hidden states.
-    cached: bool,
+    kept: Kept,
     /// The index of each sample's label, where there are labels.
     pub(super) labels: Vec<u32>,
+}
+
+enum Kept {
+    Inputs(Inputs),
+    /// Hidden states, padded to the longest.
+    Hidden(Hidden),
 }
 
 impl Samples {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.inputs.dims().first().copied().unwrap_or(0)
+        match &self.kept {
+            Kept::Inputs(inputs) => inputs.len(),
+            Kept::Hidden(hidden) => hidden.values.dims().first().copied().unwrap_or(0),
+        }
     }
 
     /// How many there are of each of `classes` classes.
@@ -59,57 +70,72 @@ impl Trunk {
         self.positions.len()
     }
 
-    /// Whether the hidden states of so many samples are worth keeping.
-    pub(super) fn fits_cache(&self, samples: usize) -> bool {
-        let bytes =
-            [self.backbone.tokens(), self.backbone.width(), 4].iter().try_fold(samples, |a, b| a.checked_mul(*b));
-        bytes.is_some_and(|bytes| bytes <= CACHE_BYTES_MAX)
+    /// Whether the hidden states of all these are worth keeping.
+    pub(super) fn fits_cache<'a>(&self, inputs: impl Iterator<Item = &'a Inputs>) -> bool {
+        let bytes = inputs.map(|inputs| {
+            let tokens = match inputs {
+                Inputs::Pixels(_) => self.backbone.tokens(),
+                Inputs::Tokens(texts) => texts.iter().map(Vec::len).max().unwrap_or(0),
+            };
+            inputs.len().saturating_mul(tokens).saturating_mul(4 * self.backbone.width())
+        });
+        bytes.fold(0, usize::saturating_add) <= CACHE_BYTES_MAX
     }
 
-    /// Samples from pixels `[n, pixels]`, walked to the first slot if they are to be kept there.
-    pub(super) fn samples(&self, pixels: Tensor, labels: Vec<u32>, cached: bool) -> Result<Samples> {
-        let raw = Samples { inputs: pixels, cached: false, labels };
+    /// Samples from inputs, walked to the first slot if they are to be kept there.
+    pub(super) fn samples(&self, inputs: Inputs, labels: Vec<u32>, cached: bool) -> Result<Samples> {
+        let raw = Samples { kept: Kept::Inputs(inputs), labels };
         if !cached {
             return Ok(raw);
         }
         let parts = raw.chunks().map(|rows| self.first(&raw, &rows)).collect::<Result<Vec<_>>>()?;
-        Ok(Samples { inputs: Tensor::cat(&parts, 0)?, cached: true, labels: raw.labels })
+        Ok(Samples { kept: Kept::Hidden(Hidden::cat(&parts)?), labels: raw.labels })
     }
 
-    /// The hidden states `[rows, tokens, d]` of some samples at the first slot.
-    pub(super) fn first(&self, samples: &Samples, rows: &[u32]) -> Result<Tensor> {
-        let rows = Tensor::new(rows, &Device::Cpu)?;
-        let inputs = samples.inputs.index_select(&rows, 0)?;
-        if samples.cached {
-            return Ok(inputs);
+    /// The hidden states of some samples at the first slot.
+    pub(super) fn first(&self, samples: &Samples, rows: &[u32]) -> Result<Hidden> {
+        match &samples.kept {
+            Kept::Hidden(hidden) => hidden.rows(rows),
+            Kept::Inputs(inputs) => {
+                let hidden = self.backbone.embed(&inputs.batch(rows)?)?;
+                self.walk(hidden, 0, self.positions.first().copied().unwrap_or(0))
+            }
         }
-        self.walk(self.backbone.embed(&inputs)?, 0, self.positions.first().copied().unwrap_or(0))
     }
 
     /// Through the blocks from `start` to before `end`.
-    fn walk(&self, hidden: Tensor, start: usize, end: usize) -> Result<Tensor> {
-        (start..end).try_fold(hidden, |hidden, index| self.backbone.block(index, &hidden))
+    fn walk(&self, hidden: Hidden, start: usize, end: usize) -> Result<Hidden> {
+        (start..end).try_fold(hidden, |hidden, index| Ok(hidden.with(self.backbone.block(index, &hidden)?)))
     }
 
-    /// From the first slot to pooled, normalised features `[n, d]`, through what `adapt` does at every slot. There is
-    /// no block behind the last slot.
-    pub(super) fn features(
+    /// From the first slot to the end, through what `adapt` does at every slot. There is no block behind the last slot.
+    pub(super) fn run(
         &self,
-        hidden: Tensor,
-        mut adapt: impl FnMut(usize, Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let mut hidden = adapt(0, hidden)?;
+        hidden: Hidden,
+        mut adapt: impl FnMut(usize, &Hidden) -> Result<Tensor>,
+    ) -> Result<Hidden> {
+        let mut hidden = hidden.with(adapt(0, &hidden)?);
         for (slot, ends) in self.positions.windows(2).enumerate() {
             if let [start, end] = ends {
-                hidden = adapt(slot + 1, self.walk(hidden, *start, *end)?)?;
+                hidden = self.walk(hidden, *start, *end)?;
+                hidden = hidden.with(adapt(slot + 1, &hidden)?);
             }
         }
-        self.pooled(&hidden)
+        Ok(hidden)
+    }
+
+    /// As [`Trunk::run`], to pooled, normalised features `[n, d]`.
+    pub(super) fn features(
+        &self,
+        hidden: Hidden,
+        adapt: impl FnMut(usize, &Hidden) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.pooled(&self.run(hidden, adapt)?)
     }
 
     /// LN(h), pooled: `[n, tokens, d]` to `[n, d]`.
-    fn pooled(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.backbone.pool(&self.norm.forward(hidden)?)
+    fn pooled(&self, hidden: &Hidden) -> Result<Tensor> {
+        self.backbone.pool(&hidden.with(self.norm.forward(&hidden.values)?))
     }
 
     /// What the frozen backbone makes of samples in every space: the slots, then the end.
@@ -118,12 +144,12 @@ impl Trunk {
         for rows in samples.chunks() {
             self.features(self.first(samples, &rows)?, |slot, hidden| {
                 if let Some([tokens, pooled, raw]) = spaces.get_mut(slot) {
-                    let normal = self.norm.forward(&hidden)?;
+                    let normal = hidden.with(self.norm.forward(&hidden.values)?);
                     pooled.push(self.backbone.pool(&normal)?);
-                    raw.push(self.backbone.pool(&hidden)?);
-                    tokens.push(normal.flatten(0, 1)?);
+                    raw.push(self.backbone.pool(hidden)?);
+                    tokens.push(normal.tokens()?);
                 }
-                Ok(hidden)
+                Ok(hidden.values.clone())
             })?;
         }
         let matrix = |parts: &[Tensor]| dema::algebra::Matrix::from_tensor(&Tensor::cat(parts, 0)?);

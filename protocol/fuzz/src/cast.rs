@@ -2,7 +2,7 @@
 
 use heterotune_crypto::{Digest, Identity, NodeId};
 use heterotune_protocol::{
-    charter::{Alignment, Anchors, Charter, Closing, Codec, CodecKind, Readout},
+    charter::{Alignment, Anchors, Charter, Closing, Codec, CodecKind, Readout, Task},
     codec::quantise,
     genesis::{Kernels, Statistics},
     memo::Memo,
@@ -78,7 +78,12 @@ impl Cast {
         let is = |bit: u8| self.byte >> (bit + 2) & 1 == 1;
         let keys: Vec<_> = (0..MEMBERS).map(key).collect();
         let labels = ["a", "b"].map(String::from).to_vec();
-        let mut charter = Charter::new("fuzz", keys, labels, Anchors { digest: Digest::ZERO, count: 8 });
+        let mut charter = Charter::new(
+            "fuzz",
+            keys,
+            Task::ImageClassification { labels },
+            Anchors { digest: Digest::ZERO, count: 8 },
+        );
         charter.sealers.truncate(self.sealers);
         (charter.adapter.slots, charter.adapter.branches) = (1, 1);
         (charter.adapter.rank, charter.adapter.readout_rank) = (2, 2);
@@ -135,7 +140,7 @@ pub fn kernels(charter: &Charter, member: usize, seed: u8) -> Option<Kernels> {
 
 /// The statistics of random codes.
 pub fn statistics(charter: &Charter, member: usize, seed: u8) -> Option<Statistics> {
-    let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+    let (labels, width) = (charter.task.labels().len(), usize::from(charter.adapter.readout_rank));
     let (mut sums, mut gram) = (vec![0.0; labels * width], vec![0.0; width * width]);
     let mut draws = Draws::new(member, seed, Step::Statistics);
     for sample in 0..5 * labels {

@@ -70,7 +70,7 @@ struct Totals {
 
 impl Totals {
     fn zeros(charter: &Charter) -> Self {
-        let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+        let (labels, width) = (charter.task.labels().len(), usize::from(charter.adapter.readout_rank));
         let zeros = |size| vec![0; size];
         Self { width, counts: zeros(labels), sums: zeros(labels * width), gram: zeros(grid::triangle(width)) }
     }

@@ -5,7 +5,7 @@ use super::{
     kernel::EXPONENT_LOWEST,
     linalg::{Square, eigen},
 };
-use crate::charter::Charter;
+use crate::charter::{Charter, Task};
 use heterotune_crypto::{Digest, Hasher, NodeId};
 use std::collections::BTreeMap;
 
@@ -25,7 +25,8 @@ pub struct Reference {
 }
 
 /// The reference that the founders' `kernels` make: per space the leading eigenvectors of their exact integer sum,
-/// each times eigenvalue^0.375, signs fixed, scaled to unit root mean square by one factor.
+/// each times eigenvalue^0.375 (classification) or eigenvalue^0.5 (language models; measured), signs fixed, scaled to
+/// unit root mean square by one factor.
 ///
 /// One factor for all columns, since a factor a column would undo the eigenvalues. Kernels that [`Kernels::check`]
 /// refuses don't count; without any the reference is zero.
@@ -37,7 +38,7 @@ pub fn reference(charter: &Charter, kernels: &BTreeMap<NodeId, Kernels>) -> Refe
         .map(|(author, kernels)| (*author, integers(kernels)))
         .collect();
     let (kept, left_out) = screen(anchors, &founders);
-    let adapter = &charter.adapter;
+    let (adapter, language) = (&charter.adapter, matches!(charter.task, Task::CausalLm { .. }));
     let slots = usize::from(adapter.slots);
     let mut spaces = Vec::with_capacity(slots + 1);
     for slot in 0..slots {
@@ -47,10 +48,10 @@ pub fn reference(charter: &Charter, kernels: &BTreeMap<NodeId, Kernels>) -> Refe
             sum.iter_mut().zip(&kernel[slot]).for_each(|(sum, entry)| *sum += entry);
         }
         let spectrum = spectrum(anchors, &sum);
-        spaces.push(coordinates(&spectrum, adapter.rank.into()));
+        spaces.push(coordinates(&spectrum, adapter.rank.into(), language));
         if slot + 1 == slots {
             // The end is where the last slot is.
-            spaces.push(coordinates(&spectrum, adapter.readout_rank.into()));
+            spaces.push(coordinates(&spectrum, adapter.readout_rank.into(), language));
         }
     }
     Reference { spaces, left_out }
@@ -129,14 +130,15 @@ fn spectrum(anchors: usize, sum: &[i64]) -> (Vec<f64>, Square) {
 }
 
 /// R `[anchors, rank]` from the summed kernel's spectrum.
-fn coordinates((values, vectors): &(Vec<f64>, Square), rank: usize) -> Vec<f64> {
+fn coordinates((values, vectors): &(Vec<f64>, Square), rank: usize, language: bool) -> Vec<f64> {
     let anchors = values.len();
     let mut coordinates = vec![0.0; anchors * rank];
     for (column, value) in values.iter().take(rank).enumerate() {
         let vector = vectors.row(column);
         // Rounding leaves eigenvalues that should be 0 a little below it.
-        let eighth = value.max(0.0).sqrt().sqrt().sqrt();
-        let factor = sign(vector) * (eighth * eighth * eighth);
+        let half = value.max(0.0).sqrt();
+        let eighth = half.sqrt().sqrt();
+        let factor = sign(vector) * if language { half } else { eighth * eighth * eighth };
         for (row, entry) in vector.iter().enumerate() {
             coordinates[row * rank + column] = factor * entry;
         }

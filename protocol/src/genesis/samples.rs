@@ -70,7 +70,7 @@ pub(crate) fn kernels(charter: &Charter, seed: u64) -> Kernels {
 
 /// Labelled codes of one node: (class, code) pairs, classes around common centres.
 pub(crate) fn codes(charter: &Charter, samples: usize, seed: u64) -> Vec<(usize, Vec<f64>)> {
-    let (width, labels) = (usize::from(charter.adapter.readout_rank), charter.labels.len());
+    let (width, labels) = (usize::from(charter.adapter.readout_rank), charter.task.labels().len());
     let mut common = Numbers::new(2);
     let centres: Vec<Vec<f64>> = (0..labels).map(|_| (0..width).map(|_| common.normal()).collect()).collect();
     let mut own = Numbers::new(2000 + seed);
@@ -84,7 +84,7 @@ pub(crate) fn codes(charter: &Charter, samples: usize, seed: u64) -> Vec<(usize,
 
 /// The raw sums of codes: counts, class sums `[C, r_h]`, Gram `[r_h, r_h]`.
 pub(crate) fn sums(charter: &Charter, codes: &[(usize, Vec<f64>)]) -> (Vec<u32>, Vec<f64>, Vec<f64>) {
-    let (width, labels) = (usize::from(charter.adapter.readout_rank), charter.labels.len());
+    let (width, labels) = (usize::from(charter.adapter.readout_rank), charter.task.labels().len());
     let (mut counts, mut sums, mut gram) = (vec![0; labels], vec![0.0; labels * width], vec![0.0; width * width]);
     for (class, code) in codes {
         counts[*class] += 1;

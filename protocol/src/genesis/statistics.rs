@@ -58,7 +58,7 @@ impl Statistics {
 
     /// The most bytes that any statistics under `charter` have on the wire.
     pub fn bytes_max(charter: &Charter) -> usize {
-        let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+        let (labels, width) = (charter.task.labels().len(), usize::from(charter.adapter.readout_rank));
         // A count below 2^32 has 5 bytes at most; field names, exponents and lengths have fewer than 100 together.
         100 + 5 * labels + 4 * labels * width + 4 * grid::triangle(width)
     }
@@ -69,7 +69,7 @@ impl Statistics {
     /// # Errors
     /// The first thing that no honest node could have sent.
     pub fn check(&self, charter: &Charter) -> Result<(), GenesisError> {
-        let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+        let (labels, width) = (charter.task.labels().len(), usize::from(charter.adapter.readout_rank));
         if self.counts.len() != labels {
             return Err(GenesisError::Shape { what: "the list of class counts", is: self.counts.len(), must: labels });
         }

@@ -59,7 +59,7 @@ fn made_up(charter: &Charter, node: usize, work: &Work) -> Option<Contribution> 
             Some(Contribution::Kernels(Kernels::from_features(charter, &spaces).unwrap()))
         }
         Work::Statistics => {
-            let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+            let (labels, width) = (charter.task.labels().len(), usize::from(charter.adapter.readout_rank));
             let (mut sums, mut gram) = (vec![0.0; labels * width], vec![0.0; width * width]);
             for sample in 0..5 * labels {
                 let code: Vec<f64> = (0..width).map(|_| draws.value()).collect();

@@ -3,7 +3,7 @@
 use super::liars::{self, Kind};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
-    charter::{Alignment, Anchors, Charter, CharterError, Closing, Readout},
+    charter::{Alignment, Anchors, Charter, CharterError, Closing, Readout, Task},
     limits,
 };
 use std::str::FromStr;
@@ -140,7 +140,12 @@ impl Options {
         let keys: Vec<_> = identities.iter().map(Identity::id).collect();
         let (founders, members) = keys.split_at(self.founders.max(self.sealers).min(keys.len()));
         let anchors = Anchors { digest: Digest::ZERO, count: 12 };
-        let mut charter = Charter::new("world", founders.to_vec(), vec!["no".into(), "yes".into()], anchors);
+        let mut charter = Charter::new(
+            "world",
+            founders.to_vec(),
+            Task::ImageClassification { labels: vec!["no".into(), "yes".into()] },
+            anchors,
+        );
         charter.members = members.to_vec();
         charter.sealers = founders.iter().take(self.sealers).copied().collect();
         let adapter = &mut charter.adapter;

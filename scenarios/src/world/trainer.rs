@@ -128,7 +128,7 @@ fn kernel(charter: &Charter, draws: &mut ChaCha8Rng) -> Vec<f64> {
 /// The statistics of a few random codes of each label.
 fn statistics(charter: &Charter, draws: &mut ChaCha8Rng) -> Option<Statistics> {
     const SAMPLES: usize = 5;
-    let (labels, width) = (charter.labels.len(), usize::from(charter.adapter.readout_rank));
+    let (labels, width) = (charter.task.labels().len(), usize::from(charter.adapter.readout_rank));
     let (mut sums, mut gram) = (vec![0.0; labels * width], vec![0.0; width * width]);
     for sample in 0..SAMPLES * labels {
         let code: Vec<f64> = (0..width).map(|_| draws.random_range(-1.0..1.0)).collect();

@@ -9,7 +9,7 @@ use heterotune_crypto::Digest;
 use proptest::prelude::*;
 
 fn accuracy(charter: &Charter, start: &Start) -> f64 {
-    let labels = charter.labels.len();
+    let labels = charter.task.labels().len();
     let scale = power_of_two(charter.codec.exponent_min);
     let codes = samples::codes(charter, 300, 999);
     let right = codes.iter().filter(|(class, code)| {

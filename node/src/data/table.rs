@@ -1,7 +1,7 @@
 //! Samples from CSV files: a header (`label,p0,p1,..`, or without `label`), then integer pixel values line by line,
 //! row by row and channel by channel. Lines that start with `#` before the header are comments.
 
-use super::TrainError;
+use crate::train::TrainError;
 use candle_core::{Device, Tensor};
 use std::{fs, path::Path};
 
@@ -10,16 +10,16 @@ const FILE_BYTES_MAX: u64 = 4 << 30;
 
 /// What a file holds.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     /// Pixel values `[rows, pixels]`.
-    pub(super) pixels: Tensor,
+    pub(crate) pixels: Tensor,
     /// The index of each row's label; empty where the file has none.
-    pub(super) labels: Vec<u32>,
+    pub(crate) labels: Vec<u32>,
 }
 
 /// What a file must say about labels.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Labels<'a> {
+pub(crate) enum Labels<'a> {
     /// Every row starts with one of these.
     OneOf(&'a [String]),
     /// There are none: the file is public.
@@ -29,7 +29,7 @@ pub(super) enum Labels<'a> {
 }
 
 /// The bytes of a file, if they are not too many.
-pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, TrainError> {
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, TrainError> {
     let refuse = |error: std::io::Error| TrainError::file(path, format!("can't be read ({error})"));
     if fs::metadata(path).map_err(refuse)?.len() > FILE_BYTES_MAX {
         return Err(TrainError::file(path, "is larger than 4 GiB; take fewer samples"));
@@ -38,7 +38,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, TrainError> {
 }
 
 /// Reads the rows in `bytes`, which came from `path`.
-pub(super) fn parse(path: &Path, bytes: &[u8], pixels: usize, expected: Labels<'_>) -> Result<Table, TrainError> {
+pub(crate) fn parse(path: &Path, bytes: &[u8], pixels: usize, expected: Labels<'_>) -> Result<Table, TrainError> {
     let text = std::str::from_utf8(bytes).map_err(|error| TrainError::file(path, format!("is not text ({error})")))?;
     let refuse = |line: usize, problem: String| TrainError::Line { path: path.into(), line, problem };
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
