@@ -109,6 +109,20 @@ impl Hidden {
         Tensor::cat(&own.collect::<Computed<Vec<_>>>()?, 0)
     }
 
+    /// Each input's last own token: `[n, d]`.
+    ///
+    /// # Errors
+    /// An input without tokens.
+    pub fn last(&self) -> Computed<Tensor> {
+        let (_, tokens, _) = self.values.dims3()?;
+        let Some(lengths) = &self.lengths else {
+            return self.values.narrow(1, tokens.saturating_sub(1), 1)?.squeeze(1);
+        };
+        let rows = lengths.iter().enumerate().map(|(row, length)| (row * tokens + length.saturating_sub(1)) as u32);
+        let rows = Tensor::new(rows.collect::<Vec<_>>(), self.values.device())?;
+        self.values.flatten(0, 1)?.index_select(&rows, 0)
+    }
+
     /// The mean over each input's own tokens from `first` on: `[n, d]`.
     ///
     /// # Errors
@@ -253,6 +267,21 @@ pub enum Precision {
     Q8,
     /// About half a byte, in blocks of 256 with scales (GGUF's Q4_K; Q4_0 where rows are no multiple of 256).
     Q4,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::Bf16),
+            "q8" => Ok(Self::Q8),
+            "q4" => Ok(Self::Q4),
+            _ => Err("must be f32, f16, bf16, q8 or q4".into()),
+        }
+    }
 }
 
 /// Where a model's weights come from: a file, or a generator of first values.
