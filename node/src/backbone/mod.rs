@@ -1,16 +1,19 @@
 //! Backbones: frozen pretrained models, read from a folder in the layout of the Hugging Face hub. A family is a file.
 
+mod decoder;
 mod vit;
 mod weights;
 
+pub use decoder::{Decoder, Past};
 pub use vit::{Config, Pixels, Vit};
 pub use weights::Weights;
 
 use crate::ops::{LayerNorm, Linear};
-use candle_core::{Result as Computed, Tensor, bail};
+use candle_core::{Device, Result as Computed, Tensor, bail};
 use serde::Deserialize;
 use std::{
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -201,6 +204,29 @@ pub trait Backbone: Send {
     fn logits(&self, _hidden: &Hidden) -> Computed<Tensor> {
         bail!("the backbone has no head")
     }
+
+    /// As [`Backbone::block`] for tokens that come after those whose keys and values `past` holds; afterwards it holds
+    /// theirs too. Texts are continued by walking the blocks with one `past`, with whatever belongs between them.
+    ///
+    /// # Errors
+    /// As [`Backbone::block`]; more tokens than the context; a backbone whose head is not [`Head::Vocabulary`].
+    fn block_after(&self, _index: usize, _hidden: &Hidden, _past: &mut Past) -> Computed<Tensor> {
+        bail!("the backbone does not continue texts")
+    }
+
+    /// The next token's logits `[vocabulary]` after some more tokens of a text, from the blocks alone. Whoever puts
+    /// adapters between the blocks does the same by [`Backbone::block_after`].
+    ///
+    /// # Errors
+    /// As [`Backbone::block_after`]; no tokens. `past` is of no use after an error.
+    fn step(&self, ids: &[u32], past: &mut Past) -> Computed<Tensor> {
+        let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
+        let hidden = self.embed(&Batch::Tokens { lengths: [ids.dim(1)?].into(), ids })?;
+        let hidden = (0..self.depth())
+            .try_fold(hidden, |hidden, index| Computed::Ok(hidden.with(self.block_after(index, &hidden, past)?)))?;
+        let last = hidden.values.narrow(1, hidden.values.dim(1)? - 1, 1)?;
+        self.logits(&Hidden { values: last, lengths: None })?.flatten_all()
+    }
 }
 
 /// How a backbone is loaded.
@@ -280,6 +306,16 @@ pub trait Source {
         Ok(Linear::new(weight, bias)?)
     }
 
+    /// Rows of the matrix `name`.weight of these dimensions (outputs, inputs) as a map without bias: some families keep
+    /// several maps as one matrix.
+    ///
+    /// # Errors
+    /// As [`Source::tensor`].
+    fn linear_rows(&mut self, name: &str, dims: (usize, usize), rows: Range<usize>) -> Result<Linear, Self::Error> {
+        let weight = self.tensor(&format!("{name}.weight"), &[dims.0, dims.1])?;
+        Ok(Linear::new(weight.narrow(0, rows.start, rows.len())?, None)?)
+    }
+
     /// The normalisation `name`.weight, `name`.bias `[width]`.
     ///
     /// # Errors
@@ -339,10 +375,12 @@ pub fn load(folder: &Path, options: Options) -> Result<Box<dyn Backbone>, Backbo
     let family: Family = parse(&path, &text)?;
     match family.model_type.as_str() {
         vit::MODEL_TYPE => Ok(Box::new(Vit::load(folder, options)?)),
-        other => Err(BackboneError::file(
-            &path,
-            format!("model_type is \"{other}\", but only \"{}\" can be a backbone so far", vit::MODEL_TYPE),
-        )),
+        name if decoder::FAMILIES.contains(&name) => Ok(Box::new(Decoder::load(folder, options)?)),
+        other => {
+            let known: Vec<&str> = [vit::MODEL_TYPE].into_iter().chain(decoder::FAMILIES).collect();
+            let problem = format!("model_type is \"{other}\", but only {} can be backbones", known.join(", "));
+            Err(BackboneError::file(&path, problem))
+        }
     }
 }
 
