@@ -1,9 +1,15 @@
 //! Backbones: frozen pretrained models, read from a folder in the layout of the Hugging Face hub. A family is a file.
 
-mod vit;
+mod activation;
+mod attention;
+mod classifier;
+mod encoder;
+mod processor;
+mod vision;
 mod weights;
 
-pub use vit::{Config, Pixels, Vit};
+pub use processor::{Pixels, Processor, Resample, Resize, processor};
+pub use vision::{Config, Vit};
 pub use weights::Weights;
 
 use crate::ops::{LayerNorm, Linear};
@@ -309,11 +315,12 @@ pub fn load(folder: &Path, options: Options) -> Result<Box<dyn Backbone>, Backbo
     let text = read_text(&path)?;
     let family: Family = parse(&path, &text)?;
     match family.model_type.as_str() {
-        vit::MODEL_TYPE => Ok(Box::new(Vit::load(folder, options)?)),
-        other => Err(BackboneError::file(
-            &path,
-            format!("model_type is \"{other}\", but only \"{}\" can be a backbone so far", vit::MODEL_TYPE),
-        )),
+        known if vision::MODEL_TYPES.contains(&known) => Ok(Box::new(Vit::load(folder, options)?)),
+        known if encoder::MODEL_TYPES.contains(&known) => Ok(Box::new(encoder::Encoder::load(folder, options)?)),
+        other => {
+            let known = [&vision::MODEL_TYPES[..], &encoder::MODEL_TYPES].concat().join(", ");
+            Err(BackboneError::file(&path, format!("model_type is \"{other}\", but a backbone is one of: {known}")))
+        }
     }
 }
 
@@ -340,5 +347,7 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, B
     serde_json::from_str(text).map_err(|error| BackboneError::file(path, format!("is not a configuration: {error}")))
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
