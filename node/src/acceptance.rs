@@ -94,6 +94,18 @@ impl Acceptance {
     }
 }
 
+/// The round in use, as the file at `path` says; none without a file.
+///
+/// # Errors
+/// A file that can't be read or is damaged.
+pub fn used_round(path: &Path) -> Result<Option<u64>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(read(&bytes).with_context(|| format!("{} is damaged", path.display()))?.round)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }

@@ -392,6 +392,7 @@ impl Node {
                 "shared_parameters": Layout::new(&self.charter).values(),
                 "samples": backbone.samples,
                 "classes": backbone.classes,
+                "left_out": backbone.left_out,
                 "shares_readout": backbone.shares_readout,
             })),
             Report::Alone(alone) => self.tell(json!({

@@ -34,6 +34,9 @@ const STACK_BYTES: usize = 64 * 1024 * 1024;
 /// more (measured on digits); below a twentieth, what the others send means nothing here.
 const FIT_MIN: f64 = 0.05;
 
+/// The file of what the node reaches alone.
+pub(crate) const ALONE: &str = "alone.safetensors";
+
 /// How tensors from before the last round are called in the private file.
 const BEFORE: &str = "before.";
 
@@ -143,6 +146,7 @@ impl Trainer {
                 };
                 thread.report(Report::Loaded(thread.learner.description()))?;
                 if with_alone && let Some(alone) = thread.learner.alone(&thread.charter)? {
+                    write_atomically(&thread.private.with_file_name(ALONE), &alone.saved, true)?;
                     thread.report(Report::Alone(alone))?;
                 }
                 while let Some(work) = waiting.next() {

@@ -54,6 +54,7 @@ pub use events::{Alone, Backbone, Closed, Finished, Sample, Score, When};
 pub use file::{Scenario, Variant};
 pub use liars::{Liars, Lie};
 pub use metric::Metric;
+pub use places::locate;
 pub use plan::{DataPlan, NodePlan, Partition, Precision, TaskKind, TaskPlan, TrainPlan};
 pub use report::Report;
 pub use runner::Runner;

@@ -32,6 +32,14 @@ impl Places {
     }
 }
 
+/// Where a `path` in a file of `folder` is; it may begin with `$HETEROTUNE_DATA`.
+///
+/// # Errors
+/// A path below that, where it is not set.
+pub fn locate(folder: &Path, path: &Path) -> Result<PathBuf, RunError> {
+    Places::below(folder.into()).locate(path)
+}
+
 /// What follows `$HETEROTUNE_DATA/`.
 fn below_data(path: &Path) -> Option<&Path> {
     path.strip_prefix(format!("${DATA}")).ok()

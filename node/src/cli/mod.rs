@@ -1,6 +1,7 @@
 //! The command line: a verb a file.
 
 mod charter;
+mod generate;
 mod init;
 mod model;
 mod pretrain;
@@ -8,6 +9,7 @@ mod run;
 mod scenario;
 mod simulate;
 mod status;
+mod using;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -41,6 +43,14 @@ enum Verb {
     Run(run::Flags),
     /// Show where a node is, from its state folder.
     Status(status::Flags),
+    /// Measure a model: the perplexity of texts, or the share of texts or images whose label is told.
+    Eval(using::Eval),
+    /// Tell the labels of texts or images, a JSON line each.
+    Predict(using::Predict),
+    /// Go on from a text with a language model.
+    Generate(generate::Flags),
+    /// Show what tells a backbone's tokenizer from others.
+    Tokenizer(using::TokenizerFlags),
     /// Make backbones from unlabelled images, as a recipe file describes them.
     Pretrain(pretrain::Flags),
 }
@@ -59,6 +69,10 @@ impl Cli {
             Verb::Charter(verb) => charter::run(&verb),
             Verb::Run(flags) => run::run(flags),
             Verb::Status(flags) => status::run(&flags),
+            Verb::Eval(flags) => using::eval(&flags),
+            Verb::Predict(flags) => using::predict(&flags),
+            Verb::Generate(flags) => generate::run(&flags),
+            Verb::Tokenizer(flags) => using::tokenizer(&flags),
             Verb::Pretrain(flags) => pretrain::run(&flags),
         }
     }

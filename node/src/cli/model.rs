@@ -66,6 +66,9 @@ pub(super) struct Training {
     /// Language models: tokens of a text that are learnt from at once.
     #[arg(long, value_name = "TOKENS", default_value_t = Settings::default().length)]
     length: usize,
+    /// Language models: do not join texts, but cut each off at --length.
+    #[arg(long)]
+    no_pack: bool,
     /// Seeds the order of the training samples.
     #[arg(long, value_name = "N", default_value_t = Settings::default().seed)]
     seed: u64,
@@ -86,6 +89,7 @@ impl Training {
             clip: self.clip,
             decay: self.decay,
             length: self.length,
+            pack: !self.no_pack,
             seed: self.seed,
         }
     }

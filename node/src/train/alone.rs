@@ -9,11 +9,11 @@ use super::{
     Alone, Learner, Score, TrainError,
     round::{batch, labels_of},
     score::{log_prior, score},
-    trunk::Samples,
+    trunk::{Samples, Trunk},
 };
 use crate::{
     backbone::Hidden,
-    dema::algebra::Matrix,
+    dema::{algebra::Matrix, encode},
     ops::{LayerNorm, ensure_gradients, gelu},
 };
 use candle_core::{Device, Tensor, Var};
@@ -44,8 +44,77 @@ const RATE: f64 = 3e-3;
 /// See [`RATE`].
 const DECAY: f64 = 0.1;
 
-/// A way to classify: from the hidden states of samples at the first slot to logits `[n, C]`.
-type Model<'a> = Box<dyn Fn(Hidden) -> Result<Tensor, TrainError> + 'a>;
+/// A classifier of a node's own: small adapters at the slots (none: the discriminant), and a linear map of standardised
+/// features.
+pub(super) struct Classifier {
+    /// Down `[d, r]`, B `[r, r]` and Up `[r, d]` of each slot.
+    slots: Vec<[Tensor; 3]>,
+    /// What features are standardised by: their mean and inverse deviation, `[1, d]` each.
+    mean: Tensor,
+    inverse: Tensor,
+    /// `[d, C]` and `[1, C]`.
+    weight: Tensor,
+    bias: Tensor,
+}
+
+/// How the tensors of a classifier are called in a file.
+const TENSORS: [&str; 4] = ["alone.mean", "alone.inverse", "alone.weight", "alone.bias"];
+
+impl Classifier {
+    /// Logits `[n, C]`, from hidden states at the first slot.
+    pub(super) fn logits(&self, trunk: &Trunk, hidden: Hidden) -> candle_core::Result<Tensor> {
+        let norm = LayerNorm::plain();
+        let features = trunk.features(hidden, |slot, hidden| {
+            let hidden = &hidden.values;
+            let Some([down, branch, up]) = self.slots.get(slot) else { return Ok(hidden.clone()) };
+            let (inputs, tokens, width) = hidden.dims3()?;
+            let code = norm.forward(hidden)?.reshape((inputs * tokens, width))?.matmul(down)?;
+            let step = gelu(&code)?.matmul(branch)?.matmul(up)?;
+            hidden + step.reshape((inputs, tokens, width))?
+        })?;
+        let standard = features.broadcast_sub(&self.mean)?.broadcast_mul(&self.inverse)?;
+        standard.matmul(&self.weight)?.broadcast_add(&self.bias)
+    }
+
+    /// The same, no more in training.
+    fn frozen(self) -> Self {
+        let slots = self.slots.into_iter().map(|parts| parts.map(|part| part.detach())).collect();
+        Self { slots, weight: self.weight.detach(), bias: self.bias.detach(), ..self }
+    }
+
+    /// The bytes of a safetensors file.
+    fn encode(&self) -> Result<Vec<u8>, TrainError> {
+        let named = TENSORS.into_iter().map(String::from).zip([&self.mean, &self.inverse, &self.weight, &self.bias]);
+        let slots = self.slots.iter().enumerate().flat_map(|(slot, parts)| {
+            ["down", "branch", "up"]
+                .into_iter()
+                .zip(parts)
+                .map(move |(name, part)| (format!("alone.{slot}.{name}"), part))
+        });
+        let entries = named
+            .chain(slots)
+            .map(|(name, tensor)| Ok((name, tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1()?)));
+        Ok(encode(entries.collect::<candle_core::Result<_>>()?)?)
+    }
+
+    /// A classifier from its bytes, for features of width `width` and so many classes; none where they hold none.
+    pub(super) fn decode(bytes: &[u8], width: usize, classes: usize) -> Result<Option<Self>, TrainError> {
+        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
+        let get = |name: &str| tensors.get(name).cloned();
+        let [Some(mean), Some(inverse), Some(weight), Some(bias)] = TENSORS.map(get) else { return Ok(None) };
+        let slot = |slot: usize| {
+            let [down, branch, up] = ["down", "branch", "up"].map(|name| get(&format!("alone.{slot}.{name}")));
+            Some([down?, branch?, up?])
+        };
+        let slots: Vec<[Tensor; 3]> = (0..).map_while(slot).collect();
+        let fits = mean.dims() == [1, width] && weight.dims() == [width, classes] && inverse.dims() == mean.dims();
+        match fits && bias.dims() == [1, classes] && slots.iter().all(|[down, ..]| down.dims().first() == Some(&width))
+        {
+            true => Ok(Some(Self { slots, mean, inverse, weight, bias })),
+            false => Err(TrainError::Value("what the node reached alone belongs to another backbone".into())),
+        }
+    }
+}
 
 impl Learner {
     /// Trains alone and tells how good that is; none without a test set.
@@ -66,7 +135,22 @@ impl Learner {
             let logits: Vec<f32> = counts.iter().map(|count| *count as f32).collect();
             let accuracy = score(&logits.repeat(test.len()), test.labels(), &counts);
             let best_of = BTreeMap::from([(ONLY_CLASS.into(), accuracy)]);
-            return Ok(Alone { chosen: ONLY_CLASS.into(), global: accuracy.global, own: accuracy.own, best_of });
+            let width = self.net.trunk.backbone.width();
+            let zeros = |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu);
+            let constant = Classifier {
+                slots: Vec::new(),
+                mean: zeros((1, width))?,
+                inverse: zeros((1, width))?,
+                weight: zeros((width, logits.len()))?,
+                bias: Tensor::new(logits, &Device::Cpu)?.unsqueeze(0)?,
+            };
+            return Ok(Alone {
+                saved: constant.encode()?,
+                chosen: ONLY_CLASS.into(),
+                global: accuracy.global,
+                own: accuracy.own,
+                best_of,
+            });
         }
         let (kept, held) = self.hold_out(&counts);
         let trial = |method: &str| -> Result<f64, TrainError> {
@@ -74,13 +158,16 @@ impl Learner {
         };
         let chosen = if trial(ADAPTER)? > trial(DISCRIMINANT)? { ADAPTER } else { DISCRIMINANT };
         let (everything, whole_test) = (all(&self.train), all(test));
-        let mut best_of = BTreeMap::new();
+        let (mut best_of, mut saved) = (BTreeMap::new(), Vec::new());
         for method in [ADAPTER, DISCRIMINANT] {
             let model = self.fit(method, &everything)?;
+            if method == chosen {
+                saved = model.encode()?;
+            }
             best_of.insert(method.to_string(), self.score_model(&model, test, &whole_test, &counts)?);
         }
         let accuracy = best_of.get(chosen).copied().unwrap_or_default();
-        Ok(Alone { chosen: chosen.into(), global: accuracy.global, own: accuracy.own, best_of })
+        Ok(Alone { chosen: chosen.into(), global: accuracy.global, own: accuracy.own, best_of, saved })
     }
 
     /// Splits the training rows: a quarter of every class that has enough, at least one row, is held out.
@@ -102,20 +189,21 @@ impl Learner {
         })
     }
 
-    fn fit(&self, method: &str, rows: &[u32]) -> Result<Model<'_>, TrainError> {
+    fn fit(&self, method: &str, rows: &[u32]) -> Result<Classifier, TrainError> {
         if method == ADAPTER { self.fit_adapter(rows) } else { self.fit_discriminant(rows) }
     }
 
     fn score_model(
         &self,
-        model: &Model<'_>,
+        model: &Classifier,
         samples: &Samples,
         rows: &[u32],
         counts: &[u32],
     ) -> Result<Score, TrainError> {
         let mut logits: Vec<f32> = Vec::new();
         for rows in rows.chunks(super::trunk::CHUNK) {
-            logits.extend(model(self.net.trunk.first(samples, rows)?)?.flatten_all()?.to_vec1::<f32>()?);
+            let part = model.logits(&self.net.trunk, self.net.trunk.first(samples, rows)?)?;
+            logits.extend(part.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(score(&logits, &labels_of(samples, rows)?.to_vec1::<u32>()?, counts))
     }
@@ -134,7 +222,7 @@ impl Learner {
     }
 
     /// W = (Sw + 0.3 mean(diag Sw) I)^-1 mu, b = -W mu / 2, with Sw the covariance within classes.
-    fn fit_discriminant(&self, rows: &[u32]) -> Result<Model<'_>, TrainError> {
+    fn fit_discriminant(&self, rows: &[u32]) -> Result<Classifier, TrainError> {
         let (features, mean, inverse) = self.standard(rows)?;
         let features = Matrix::from_tensor(&features)?;
         let labels: Vec<u32> = labels_of(&self.train, rows)?.to_vec1()?;
@@ -164,17 +252,13 @@ impl Learner {
             0.0 => -1e3,
             _ => -0.5 * mean.iter().zip(&weight).map(|(a, b)| (a * b) as f32).sum::<f32>(),
         });
-        let (bias, weight) = (Tensor::new(bias.collect::<Vec<f32>>(), &Device::Cpu)?, weight.to_tensor()?);
-        Ok(Box::new(move |hidden| {
-            let features = self.net.trunk.features(hidden, |_, hidden| Ok(hidden.values.clone()))?;
-            let standard = features.broadcast_sub(&mean)?.broadcast_mul(&inverse)?;
-            Ok(standard.matmul(&weight)?.broadcast_add(&bias)?)
-        }))
+        let bias = Tensor::new(bias.collect::<Vec<f32>>(), &Device::Cpu)?.unsqueeze(0)?;
+        Ok(Classifier { slots: Vec::new(), mean, inverse, weight: weight.to_tensor()?, bias })
     }
 
     /// At every slot h += gelu(LN(h) Down) B Up, all three trained, and a linear head on standardised features. Up
     /// starts at zero, B at the identity, Down at random.
-    fn fit_adapter(&self, rows: &[u32]) -> Result<Model<'_>, TrainError> {
+    fn fit_adapter(&self, rows: &[u32]) -> Result<Classifier, TrainError> {
         let (_, mean, inverse) = self.standard(rows)?;
         let (width, rank, classes) =
             (self.net.trunk.backbone.width(), usize::from(self.net.shape.rank), self.labels().len());
@@ -199,26 +283,15 @@ impl Learner {
         }
         let (weight, bias) =
             (add("the head", zeros((width, classes))?)?, add("the head's bias", zeros((1, classes))?)?);
-        let norm = LayerNorm::plain();
-        let model = move |hidden: Hidden| -> Result<Tensor, TrainError> {
-            let features = self.net.trunk.features(hidden, |slot, hidden| {
-                let hidden = &hidden.values;
-                let Some([down, branch, up]) = slots.get(slot) else { return Ok(hidden.clone()) };
-                let (inputs, tokens, width) = hidden.dims3()?;
-                let code = norm.forward(hidden)?.reshape((inputs * tokens, width))?.matmul(down)?;
-                let step = gelu(&code)?.matmul(branch)?.matmul(up)?;
-                hidden + step.reshape((inputs, tokens, width))?
-            })?;
-            let standard = features.broadcast_sub(&mean)?.broadcast_mul(&inverse)?;
-            Ok(standard.matmul(&weight)?.broadcast_add(&bias)?)
-        };
+        let model = Classifier { slots, mean, inverse, weight, bias };
         let parameters = ParamsAdamW { lr: RATE, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: DECAY };
         let mut optimiser = AdamW::new(variables.clone(), parameters)?;
         let prior = Tensor::new(log_prior(&self.counts(), 0.01), &Device::Cpu)?;
         let (mut sum, mut least) = (0.0, f32::INFINITY);
         for step in 0..STEPS_MAX {
             let rows = batch(&mut rng, rows, BATCH);
-            let logits = model(self.net.trunk.first(&self.train, &rows)?)?.broadcast_add(&prior)?;
+            let hidden = self.net.trunk.first(&self.train, &rows)?;
+            let logits = model.logits(&self.net.trunk, hidden)?.broadcast_add(&prior)?;
             let loss = cross_entropy(&logits, &labels_of(&self.train, &rows)?)?;
             sum += loss.to_scalar::<f32>()?;
             let gradients = loss.backward()?;
@@ -233,7 +306,7 @@ impl Learner {
                 (sum, least) = (0.0, least.min(sum));
             }
         }
-        Ok(Box::new(model))
+        Ok(model.frozen())
     }
 }
 

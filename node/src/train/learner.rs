@@ -1,9 +1,15 @@
 //! The learner's life before the first round: reading, aligning, class statistics, saving.
 
-use super::{Description, Settings, Statistics, TrainError, load, model::Net, private::Private, trunk::Samples};
+use super::{
+    Description, Settings, Statistics, TrainError,
+    load::{self, Desk},
+    model::Net,
+    private::Private,
+    trunk::Samples,
+};
 use crate::{
     backbone::{self, Backbone},
-    data::{Inputs, Set, Targets},
+    data::{Inputs, Report, Set, Targets},
     dema::{Projection, Projections},
 };
 use heterotune_crypto::Digest;
@@ -21,6 +27,7 @@ pub struct Learner {
     pub(super) held: Option<Samples>,
     pub(super) private: Option<Private>,
     anchors: Samples,
+    reports: Vec<Report>,
 }
 
 /// A node's samples.
@@ -57,7 +64,17 @@ impl Learner {
         let anchors = samples(Set { inputs: sets.anchors, targets: Targets::None })?;
         let train = samples(sets.train)?;
         let (test, held) = (sets.test.map(samples).transpose()?, sets.held.map(samples).transpose()?);
-        Ok(Self { net, settings, rounds: charter.rounds.total, train, test, held, private: None, anchors })
+        Ok(Self {
+            net,
+            settings,
+            rounds: charter.rounds.total,
+            train,
+            test,
+            held,
+            private: None,
+            anchors,
+            reports: Vec::new(),
+        })
     }
 
     /// Reads a backbone's folder and a data folder: `train`, `anchors`, and `test` and `held` if there are any.
@@ -73,8 +90,11 @@ impl Learner {
     ) -> Result<Self, TrainError> {
         settings.check()?;
         let backbone = backbone::load(folder, options)?;
-        let (sets, tokenizer) = load::sets(folder, backbone.as_ref(), data, charter, &settings)?;
-        Self::new(backbone, tokenizer, sets, charter, settings)
+        let desk = Desk::open(folder, backbone.as_ref())?;
+        let (sets, reports) = load::sets(&desk, data, charter, &settings)?;
+        let mut learner = Self::new(backbone, desk.digest(), sets, charter, settings)?;
+        learner.reports = reports;
+        Ok(learner)
     }
 
     /// What it works with.
@@ -90,6 +110,7 @@ impl Learner {
             classes: seen.map(|(label, _)| label.clone()).collect(),
             has_test: self.test.is_some(),
             held: self.held.as_ref().map_or(0, Samples::len),
+            left_out: self.reports.iter().filter(|report| report.bad_rows > 0).map(Report::to_string).collect(),
             shares_readout: self.net.readout.is_some(),
         }
     }

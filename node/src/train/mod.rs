@@ -10,6 +10,7 @@ mod learner;
 mod load;
 mod model;
 mod optimiser;
+mod predict;
 pub mod pretrain;
 mod private;
 mod round;
@@ -18,9 +19,10 @@ mod snapshot;
 mod trunk;
 
 pub use learner::{Learner, Sets};
+pub use predict::Predictor;
 pub use snapshot::Snapshot;
 
-use crate::{backbone::BackboneError, dema::DemaError};
+use crate::{backbone::BackboneError, data::DataError, dema::DemaError};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -56,6 +58,8 @@ pub struct Settings {
     pub decay: f64,
     /// Tokens of a text that are learnt from at once.
     pub length: usize,
+    /// Whether texts are joined and cut into pieces of that length; otherwise each is cut off there.
+    pub pack: bool,
     /// Decides which samples make up a batch, and random projections.
     pub seed: u64,
 }
@@ -75,6 +79,7 @@ impl Default for Settings {
             clip: None,
             decay: 0.0,
             length: 256,
+            pack: true,
             seed: 0,
         }
     }
@@ -120,6 +125,8 @@ pub struct Description {
     pub has_test: bool,
     /// Held-out samples to judge mixtures by.
     pub held: usize,
+    /// Rows of files that could not be used, in words.
+    pub left_out: Vec<String>,
     /// Whether the network has a readout for what the backbone says; if not, it keeps one to itself.
     pub shares_readout: bool,
 }
@@ -168,6 +175,8 @@ pub struct Alone {
     pub own: f64,
     /// Every method that was tried, trained on all data.
     pub best_of: BTreeMap<String, Score>,
+    /// The model of the chosen one, for [`Predictor::alone`].
+    pub saved: Vec<u8>,
 }
 
 /// Why a learner can't do what it is asked.
@@ -182,16 +191,9 @@ pub enum TrainError {
         /// What is wrong, and what to do about it.
         problem: String,
     },
-    /// A line that is not what it should be.
-    #[error("{}, line {line}: {problem}", path.display())]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
-    },
+    /// Data that can't be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The backbone can't be used.
     #[error(transparent)]
     Backbone(#[from] BackboneError),

@@ -109,11 +109,28 @@ impl Net {
             return model.encode(&features)?.matmul(weight)?.broadcast_add(bias);
         }
         let end = self.trunk.run(hidden, adapt)?;
-        let codes = model.encode(&self.trunk.normal(&end)?.values)?;
+        self.read(model, parts, &end)
+    }
+
+    /// As [`Net::logits`] of tokens to be foretold, from the hidden states after the last slot.
+    pub(super) fn read(&self, model: &Model, parts: &Parts, end: &Hidden) -> Result<Tensor> {
+        let [weight, bias] = &parts.readout;
+        let codes = model.encode(&self.trunk.normal(end)?.values)?;
         let (texts, tokens, width) = codes.dims3()?;
         let read = codes.reshape((texts * tokens, width))?.matmul(weight)?.broadcast_add(bias)?;
-        let own = self.trunk.backbone.logits(&end)?;
+        let own = self.trunk.backbone.logits(end)?;
         own.flatten(0, 1)? + read
+    }
+
+    /// From the embedding to the end, with blocks that `block` computes.
+    pub(super) fn walk_with(
+        &self,
+        model: &Model,
+        parts: &Parts,
+        hidden: Hidden,
+        block: impl FnMut(usize, &Hidden) -> Result<Tensor>,
+    ) -> Result<Hidden> {
+        self.trunk.walk_with(hidden, block, |slot, hidden| model.adapt(slot, hidden, &parts.branches))
     }
 
     /// The mean cross entropy of some samples' goals. Class logits get `prior` added, the log of how frequent each

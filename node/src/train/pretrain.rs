@@ -4,8 +4,8 @@
 
 use super::TrainError;
 use crate::{
-    backbone::{self, Backbone, Config, Hidden, Pixels, Source, Vit},
-    data::table,
+    backbone::{self, Backbone, Config, Hidden, Pixels, Source, Takes, Vit},
+    data::{self, Inputs, table},
     ops::{LayerNorm, Linear, ensure_gradients},
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -38,6 +38,9 @@ struct Recipe {
     rows: usize,
     /// The permutation's seed.
     split_seed: u64,
+    /// Colours of a pixel.
+    #[serde(default = "one")]
+    channels: usize,
     /// What pixel values are multiplied by.
     rescale_factor: f64,
     /// Optimiser steps.
@@ -52,6 +55,10 @@ struct Recipe {
     seed: u64,
     /// What to make.
     backbone: Vec<Shape>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// One backbone's shape.
@@ -108,14 +115,14 @@ pub fn pretrain(
         do_rescale: true,
         rescale_factor: plan.rescale_factor,
         do_normalize: false,
-        image_mean: vec![0.0],
-        image_std: vec![1.0],
+        image_mean: vec![0.0; plan.channels],
+        image_std: vec![1.0; plan.channels],
     };
-    let path = recipe.parent().unwrap_or(Path::new(".")).join(&plan.data);
-    let bytes = table::bytes(&path)?;
+    let path = heterotune_scenarios::locate(recipe.parent().unwrap_or(Path::new(".")), &plan.data)
+        .map_err(|error| TrainError::file(recipe, error.to_string()))?;
     let mut made = Vec::new();
     for (index, (shape, config)) in plan.backbone.iter().zip(configs).enumerate() {
-        let images = table::parse(&path, &bytes, config.image_size * config.image_size, table::Labels::Ignored)?.pixels;
+        let images = read(&path, &config)?;
         let count = images.dim(0)?;
         if count < plan.rows {
             return Err(TrainError::file(&path, format!("has {count} rows, but the recipe trains on {}", plan.rows)));
@@ -137,6 +144,20 @@ pub fn pretrain(
     Ok(made)
 }
 
+/// All images of a file: a table of pixels, whose labels are not looked at, or any other form that data may have.
+fn read(path: &Path, config: &Config) -> Result<Tensor, TrainError> {
+    let (channels, size) = (config.num_channels, config.image_size);
+    if path.extension().is_some_and(|extension| extension == "csv") {
+        return Ok(table::parse(path, &table::bytes(path)?, channels * size * size, table::Labels::Ignored)?.pixels);
+    }
+    let takes = Takes::Pixels { channels, size };
+    let reader = data::Reader { takes, tokenizer: None, processor: None, labels: &[] };
+    match data::unlabelled(path, &reader)?.0 {
+        Inputs::Pixels(pixels) => Ok(pixels),
+        Inputs::Tokens(_) => Err(TrainError::file(path, "holds text, but vision transformers learn from images")),
+    }
+}
+
 impl Recipe {
     /// The configurations of all backbones, or what is wrong with the recipe.
     fn configs(&self) -> Result<Vec<Config>, String> {
@@ -146,7 +167,7 @@ impl Recipe {
         if !(self.rate > 0.0 && self.mask_share > 0.0 && self.mask_share < 1.0) {
             return Err("rate must be more than 0, and mask_share between 0 and 1".into());
         }
-        self.backbone.iter().map(Shape::config).collect()
+        self.backbone.iter().map(|shape| shape.config(self.channels)).collect()
     }
 
     /// The learning rate of a step: up to the largest and down again, both by a cosine.
@@ -161,7 +182,7 @@ impl Recipe {
 }
 
 impl Shape {
-    fn config(&self) -> Result<Config, String> {
+    fn config(&self, channels: usize) -> Result<Config, String> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if self.name.is_empty() || !self.name.chars().all(plain) {
             return Err(format!("\"{}\" is no name for a folder: use a to z, 0 to 9 and -", self.name));
@@ -176,7 +197,7 @@ impl Shape {
             layer_norm_eps: EPSILON,
             image_size: self.image,
             patch_size: self.patch,
-            num_channels: 1,
+            num_channels: channels,
             qkv_bias: true,
             use_swiglu_ffn: false,
         };

@@ -1,7 +1,7 @@
 //! The frozen backbone, cut at its slots, and samples whose way to the first slot is walked only once.
 
 use crate::{
-    backbone::{Backbone, Hidden},
+    backbone::{Backbone, Batch, Hidden},
     data::{Inputs, Set, Targets},
     dema,
     ops::LayerNorm,
@@ -137,11 +137,29 @@ impl Trunk {
     pub(super) fn first(&self, samples: &Samples, rows: &[u32]) -> Result<Hidden> {
         match &samples.kept {
             Kept::Hidden(hidden) => hidden.rows(rows),
-            Kept::Inputs(inputs) => {
-                let hidden = self.backbone.embed(&inputs.batch(rows)?)?;
-                self.walk(hidden, 0, self.positions.first().copied().unwrap_or(0))
+            Kept::Inputs(inputs) => self.enter(&inputs.batch(rows)?),
+        }
+    }
+
+    /// The hidden states of a batch at the first slot.
+    pub(super) fn enter(&self, batch: &Batch) -> Result<Hidden> {
+        self.walk(self.backbone.embed(batch)?, 0, self.positions.first().copied().unwrap_or(0))
+    }
+
+    /// From the embedding to the end, through blocks that `block` computes and what `adapt` does at every slot.
+    pub(super) fn walk_with(
+        &self,
+        mut hidden: Hidden,
+        mut block: impl FnMut(usize, &Hidden) -> Result<Tensor>,
+        mut adapt: impl FnMut(usize, &Hidden) -> Result<Tensor>,
+    ) -> Result<Hidden> {
+        for index in 0..self.backbone.depth() {
+            hidden = hidden.with(block(index, &hidden)?);
+            for (slot, _) in self.positions.iter().enumerate().filter(|(_, position)| **position == index + 1) {
+                hidden = hidden.with(adapt(slot, &hidden)?);
             }
         }
+        Ok(hidden)
     }
 
     /// Through the blocks from `start` to before `end`.

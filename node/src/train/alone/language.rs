@@ -2,7 +2,7 @@
 //! rounds as the network runs. Several learning rates are tried, each stopped where the node's held-out text is foretold
 //! best; the one that is best there is its answer.
 
-use crate::train::{Alone, Learner, Score, Settings, TrainError};
+use crate::train::{Alone, Learner, Score, Settings, Snapshot, TrainError};
 use heterotune_protocol::{
     charter::Charter,
     genesis::{self, Kernels},
@@ -27,7 +27,7 @@ impl Learner {
         let me = charter.founders.first().copied().ok_or_else(|| TrainError::Value("no founders".into()))?;
         let reference = genesis::reference(charter, &BTreeMap::from([(me, kernels)]));
         let settings = self.settings;
-        let mut best_of = BTreeMap::new();
+        let (mut best_of, mut saved) = (BTreeMap::new(), Vec::new());
         for rate in RATES {
             self.align(&reference.spaces)?;
             let of_one =
@@ -36,7 +36,10 @@ impl Learner {
             let best = self.best_round();
             self.settings = settings;
             // A rate that is too high for this node is no answer.
-            if let Ok(best) = best {
+            if let Ok((best, snapshot)) = best {
+                if best_of.values().all(|other: &Score| best.own < other.own) {
+                    saved = snapshot.encode()?;
+                }
                 best_of.insert(format!("rate {rate}"), best);
             }
         }
@@ -45,14 +48,15 @@ impl Learner {
         let (chosen, score) = best
             .map(|(name, score)| (name.clone(), *score))
             .ok_or_else(|| TrainError::Value("training alone diverges at every rate".into()))?;
-        Ok(Alone { chosen, global: score.global, own: score.own, best_of })
+        Ok(Alone { chosen, global: score.global, own: score.own, best_of, saved })
     }
 
-    /// Trains round after round; gives the score of the one whose held-out text is foretold best.
-    fn best_round(&mut self) -> Result<Score, TrainError> {
+    /// Trains round after round; gives the score of the one whose held-out text is foretold best, and what was known then.
+    fn best_round(&mut self) -> Result<(Score, Snapshot), TrainError> {
         let mut mixture: Vec<Vec<f32>> =
             self.net.layout.groups().iter().map(|group| vec![0.0; group.values()]).collect();
         let mut best = Score { global: f64::INFINITY, own: f64::INFINITY };
+        let mut kept = Snapshot { round: 0, mixture: mixture.clone(), private: self.save()? };
         let rounds = if self.rounds == 0 { ROUNDS_MAX } else { (2 * self.rounds).min(ROUNDS_MAX) };
         let mut idle = 0;
         for round in 1..=rounds {
@@ -64,11 +68,12 @@ impl Learner {
             idle = if score.own < best.own { 0 } else { idle + 1 };
             if idle == 0 {
                 best = score;
+                kept = Snapshot { round, mixture: mixture.clone(), private: self.save()? };
             }
             if idle == PATIENCE {
                 break;
             }
         }
-        Ok(best)
+        Ok((best, kept))
     }
 }
