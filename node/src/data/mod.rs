@@ -1,9 +1,40 @@
 //! Samples: what files hold, in the form that a backbone takes.
+//!
+//! # Layout
+//! - [`find`]: which file of a data folder; `rows`, `parquet`: tables row by row; `report`: what became of the rows
+//! - `text`, `labels`: texts and their classes; [`language`](mod@language), [`Template`]: texts for language models;
+//!   [`Tokenizer`]
+//! - `image`, `binary`, `resize`, [`processor`]: images; `table`: CSV files of pixel values
+//!
+//! Every row that can't be used is in the [`Report`], and a file with more than 1 % of them is refused.
 
+mod binary;
+mod error;
+mod files;
+mod image;
+mod labels;
+pub mod language;
+mod parquet;
+pub mod processor;
+mod report;
+mod resize;
+mod rows;
 pub(crate) mod table;
+mod template;
+mod text;
+mod tokenizer;
 
-use crate::backbone::Batch;
+pub use error::DataError;
+pub use files::{Format, find, require};
+pub use report::Report;
+pub use template::Template;
+pub use tokenizer::{Decoding, Tokenizer};
+
+use crate::backbone::{Batch, Takes};
 use candle_core::{Device, Result, Tensor};
+use labels::Classes;
+use processor::Processor;
+use std::path::Path;
 
 /// Inputs of samples, as a backbone takes them.
 #[derive(Clone, Debug)]
@@ -56,3 +87,87 @@ impl Inputs {
         }
     }
 }
+
+/// What a file's samples must become.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// What the backbone takes.
+    pub takes: Takes,
+    /// Its tokenizer, if it takes text.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// How images are brought to its size; without one they must have it.
+    pub processor: Option<Processor>,
+    /// The names of the classes, in the order of their indices.
+    pub labels: &'a [String],
+}
+
+/// Reads samples and their classes, in whatever form the path's name tells.
+///
+/// # Errors
+/// A file that is damaged or of the wrong kind, or has too many bad rows.
+pub fn classification(path: &Path, reader: &Reader<'_>) -> std::result::Result<(Labelled, Report), DataError> {
+    if reader.labels.is_empty() {
+        return Err(DataError::file(path, "can't be read as classes, as there are no names of classes"));
+    }
+    let (inputs, labels, report) = reader.read(path, Some(Classes::new(reader.labels)))?;
+    Ok((Labelled { inputs, labels }, report))
+}
+
+/// Reads samples without classes; a table's labels are not looked at, but a table of pixels must have none.
+///
+/// # Errors
+/// A file that is damaged or of the wrong kind, or has too many bad rows.
+pub fn unlabelled(path: &Path, reader: &Reader<'_>) -> std::result::Result<(Inputs, Report), DataError> {
+    let (inputs, _, report) = reader.read(path, None)?;
+    Ok((inputs, report))
+}
+
+/// Reads texts for a causal language model: see [`language`](mod@language).
+///
+/// # Errors
+/// A file that is damaged or of the wrong kind, or has too many bad rows.
+pub fn language(
+    path: &Path,
+    reader: &language::Reader<'_>,
+) -> std::result::Result<(language::Corpus, Report), DataError> {
+    reader.read(path)
+}
+
+impl Reader<'_> {
+    fn read(
+        &self,
+        path: &Path,
+        classes: Option<Classes<'_>>,
+    ) -> std::result::Result<(Inputs, Vec<u32>, Report), DataError> {
+        let table = Format::of(path)? == Format::Csv && table::has_pixels(path)?;
+        match self.takes {
+            Takes::Pixels { channels, size } if table => {
+                let expected = classes.map_or(table::Labels::Absent, |_| table::Labels::OneOf(self.labels));
+                let table = table::parse(path, &table::bytes(path)?, channels * size * size, expected)?;
+                let rows = table.pixels.dim(0)?;
+                let report = Report { path: path.into(), rows, bad_rows: 0, bad: Vec::new() };
+                Ok((Inputs::Pixels(table.pixels), table.labels, report))
+            }
+            Takes::Pixels { channels, size } => {
+                let shape = image::Shape { channels, size, processor: self.processor };
+                let (pixels, labels, report) = image::read(path, shape, classes)?;
+                Ok((Inputs::Pixels(pixels), labels, report))
+            }
+            Takes::Tokens { .. } if table => Err(DataError::file(path, "is a table of pixels, but text is needed")),
+            Takes::Tokens { vocabulary, context } => {
+                let Some(tokenizer) = self.tokenizer else {
+                    return Err(DataError::file(
+                        path,
+                        "can't be read, as the backbone takes text but has no tokenizer",
+                    ));
+                };
+                let encoder = text::Encoder { tokenizer, vocabulary, context };
+                let (texts, labels, report) = text::read(path, &encoder, classes)?;
+                Ok((Inputs::Tokens(texts), labels, report))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

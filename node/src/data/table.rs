@@ -1,12 +1,15 @@
 //! Samples from CSV files: a header (`label,p0,p1,..`, or without `label`), then integer pixel values line by line,
 //! row by row and channel by channel. Lines that start with `#` before the header are comments.
 
-use crate::train::TrainError;
+use super::{
+    DataError,
+    files::{self, FILE_BYTES_MAX},
+};
 use candle_core::{Device, Tensor};
-use std::{fs, path::Path};
+use std::path::Path;
 
-/// The largest file: a million images of 28 x 28.
-const FILE_BYTES_MAX: u64 = 4 << 30;
+/// How far into a file its header is looked for.
+const HEADER_BYTES_MAX: u64 = 64 << 10;
 
 /// What a file holds.
 #[derive(Debug)]
@@ -29,21 +32,25 @@ pub(crate) enum Labels<'a> {
 }
 
 /// The bytes of a file, if they are not too many.
-pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, TrainError> {
-    let refuse = |error: std::io::Error| TrainError::file(path, format!("can't be read ({error})"));
-    if fs::metadata(path).map_err(refuse)?.len() > FILE_BYTES_MAX {
-        return Err(TrainError::file(path, "is larger than 4 GiB; take fewer samples"));
-    }
-    fs::read(path).map_err(refuse)
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, DataError> {
+    files::bytes(path, FILE_BYTES_MAX)
+}
+
+/// Whether a table's header names pixels. Comments and empty lines may stand before it.
+pub(crate) fn has_pixels(path: &Path) -> Result<bool, DataError> {
+    let start = files::bytes_at_most(path, HEADER_BYTES_MAX)?;
+    let text = String::from_utf8_lossy(&start);
+    let header = text.lines().map(str::trim).find(|line| !line.starts_with('#') && !line.is_empty());
+    Ok(header.is_some_and(|header| header.split(',').any(|column| column.trim() == "p0")))
 }
 
 /// Reads the rows in `bytes`, which came from `path`.
-pub(crate) fn parse(path: &Path, bytes: &[u8], pixels: usize, expected: Labels<'_>) -> Result<Table, TrainError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| TrainError::file(path, format!("is not text ({error})")))?;
-    let refuse = |line: usize, problem: String| TrainError::Line { path: path.into(), line, problem };
+pub(crate) fn parse(path: &Path, bytes: &[u8], pixels: usize, expected: Labels<'_>) -> Result<Table, DataError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| DataError::file(path, format!("is not text ({error})")))?;
+    let refuse = |line: usize, problem: String| DataError::Line { path: path.into(), line, problem };
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     let Some((line, header)) = lines.find(|(_, line)| !line.starts_with('#') && !line.is_empty()) else {
-        return Err(TrainError::file(path, "is empty; the first line must be a header like label,p0,p1"));
+        return Err(DataError::file(path, "is empty; the first line must be a header like label,p0,p1"));
     };
     let columns: Vec<&str> = header.split(',').map(str::trim).collect();
     let labelled = columns.first() == Some(&"label");
@@ -79,7 +86,7 @@ pub(crate) fn parse(path: &Path, bytes: &[u8], pixels: usize, expected: Labels<'
     }
     let rows = values.len() / pixels.max(1);
     if rows == 0 {
-        return Err(TrainError::file(path, "has a header, but no samples"));
+        return Err(DataError::file(path, "has a header, but no samples"));
     }
     Ok(Table { pixels: Tensor::from_vec(values, (rows, pixels), &Device::Cpu)?, labels })
 }

@@ -13,7 +13,7 @@ mod trunk;
 
 pub use learner::Learner;
 
-use crate::{backbone::BackboneError, dema::DemaError};
+use crate::{backbone::BackboneError, data::DataError, dema::DemaError};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -114,16 +114,9 @@ pub enum TrainError {
         /// What is wrong, and what to do about it.
         problem: String,
     },
-    /// A line that is not what it should be.
-    #[error("{}, line {line}: {problem}", path.display())]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
-    },
+    /// The data can't be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The backbone can't be used.
     #[error(transparent)]
     Backbone(#[from] BackboneError),
