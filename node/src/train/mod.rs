@@ -191,7 +191,7 @@ pub enum TrainError {
         /// What is wrong, and what to do about it.
         problem: String,
     },
-    /// Data that can't be used.
+    /// The data can't be used.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The backbone can't be used.
