@@ -4,10 +4,10 @@ use super::{
     DataError, Report, binary,
     files::{self, Format},
     labels::Classes,
-    processor::{Processor, Resample, Resize},
     resize::Plane,
     rows::{self, ROW_BYTES_MAX, Row, Value},
 };
+use crate::backbone::{Processor, Resample, Resize};
 use candle_core::{Device, Tensor};
 use image::{ColorType, ImageReader};
 use std::{

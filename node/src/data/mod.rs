@@ -4,7 +4,7 @@
 //! - [`find`]: which file of a data folder; `rows`, `parquet`: tables row by row; `report`: what became of the rows
 //! - `text`, `labels`: texts and their classes; [`language`](mod@language), [`Template`]: texts for language models;
 //!   [`Tokenizer`]
-//! - `image`, `binary`, `resize`, [`processor`]: images; `table`: CSV files of pixel values
+//! - `image`, `binary`, `resize`: images; `table`: CSV files of pixel values
 //!
 //! Every row that can't be used is in the [`Report`], and a file with more than 1 % of them is refused.
 
@@ -15,7 +15,6 @@ mod image;
 mod labels;
 pub mod language;
 mod parquet;
-pub mod processor;
 mod report;
 mod resize;
 mod rows;
@@ -30,10 +29,9 @@ pub use report::Report;
 pub use template::Template;
 pub use tokenizer::{Decoding, Tokenizer};
 
-use crate::backbone::{Batch, Takes};
+use crate::backbone::{Batch, Processor, Takes};
 use candle_core::{Device, Result, Tensor};
 use labels::Classes;
-use processor::Processor;
 use std::path::Path;
 
 /// Inputs of samples, as a backbone takes them.

@@ -1,7 +1,7 @@
 //! Resizing as the Pillow library does it, on which the processors of pretrained models rest: first across, then down,
 //! bytes in, bytes out, with weights in fixed point. Reductions average over all pixels that they cover.
 
-use super::processor::Resample;
+use crate::backbone::Resample;
 
 /// Bits behind the point of a weight: 32, less 8 of a value and 2 for sums beyond the range.
 const PRECISION: u32 = 22;
