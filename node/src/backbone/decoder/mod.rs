@@ -3,8 +3,10 @@
 //! LLaMA: <https://arxiv.org/abs/2302.13971>; Mistral: <https://arxiv.org/abs/2310.06825>; Gemma 2:
 //! <https://arxiv.org/abs/2408.00118>.
 
+mod attention;
 mod block;
 mod config;
+mod feed;
 mod past;
 mod rope;
 
@@ -173,7 +175,7 @@ impl Backbone for Decoder {
     fn logits(&self, hidden: &Hidden) -> Computed<Tensor> {
         let Some(head) = &self.head else { bail!("the backbone has no head") };
         let values = match head.kind {
-            Head::Classes(_) => last(hidden)?,
+            Head::Classes(_) => hidden.last()?,
             _ => hidden.values.clone(),
         };
         let logits = head.map.forward(&head.norm.forward(&values)?)?;
@@ -186,14 +188,6 @@ impl Backbone for Decoder {
     fn block_after(&self, index: usize, hidden: &Hidden, past: &mut Past) -> Computed<Tensor> {
         self.run(index, hidden, Some(past))
     }
-}
-
-/// Every text's last own token: `[n, tokens, d]` to `[n, d]`.
-fn last(hidden: &Hidden) -> Computed<Tensor> {
-    let (inputs, tokens, _) = hidden.values.dims3()?;
-    let own = |input| hidden.lengths.as_ref().and_then(|lengths| lengths.get(input)).map_or(tokens, |own| *own);
-    let rows = (0..inputs).map(|input| hidden.values.get(input)?.get(own(input).saturating_sub(1)));
-    Tensor::stack(&rows.collect::<Computed<Vec<_>>>()?, 0)
 }
 
 #[cfg(test)]

@@ -212,7 +212,9 @@ fn padding_changes_nothing() {
         let ids = fixtures().ids;
         let [alone, padded] = [batch(&[&ids[..5]]), batch(&[&ids[..5], &ids])].map(|batch| run(&*backbone, &batch));
         let pooled = |hidden| backbone.pool(hidden).unwrap().get(0).unwrap().to_vec1::<f32>().unwrap();
-        assert!(worst(&pooled(&alone), &pooled(&padded)) <= 1e-6, "{name}");
+        let (alone, padded) = (pooled(&alone), pooled(&padded));
+        let largest = alone.iter().fold(0f32, |a, b| a.max(b.abs()));
+        assert!(worst(&alone, &padded) <= 1e-6 * largest, "{name}: {} of {largest}", worst(&alone, &padded));
     }
 }
 
@@ -277,7 +279,7 @@ fn packed_blocks_are_close_and_have_gradients() {
     // In a model this wide, weights of this size would drown the input: they shrink by its root.
     let shrunk = |width: usize| {
         let tensors = tensors(&wide(width)).into_iter().map(move |(name, tensor)| {
-            let factor = if name.contains("norm") { 1.0 } else { 2.0 / (width as f64).sqrt() };
+            let factor = if name.contains("norm") { 1.0 } else { 1.9 / (width as f64).sqrt() };
             (name, (tensor * factor).unwrap())
         });
         tensors.collect::<HashMap<_, _>>()
