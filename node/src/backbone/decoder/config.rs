@@ -181,7 +181,7 @@ impl Written {
             ("num_key_value_heads", groups, 1_024),
             ("head_dim", self.size(), 1 << 12),
             ("max_position_embeddings", self.max_position_embeddings, 1 << 24),
-            ("sliding_window", self.sliding_window.flatten().unwrap_or(1), 1 << 32),
+            ("sliding_window", self.sliding_window.flatten().unwrap_or(1), 1 << 30),
             ("sliding_window_pattern", self.sliding_window_pattern.unwrap_or(1), 1_024),
         ];
         if let Some((name, value, most)) = bounds.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
