@@ -4,7 +4,7 @@
 use crate::{
     acceptance::{Acceptance, Judgement},
     store::write_atomically,
-    train::{Alone, Description, Learner, Score},
+    train::{Alone, Description, Learner, Score, Snapshot},
 };
 use anyhow::{Context as _, Result, bail};
 use heterotune_protocol::{
@@ -230,6 +230,7 @@ impl Thread {
 
     fn evaluate(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
         let made_by = round.saturating_sub(1);
+        self.keep(made_by, mixture)?;
         if let Some(accuracy) = self.learner.evaluate(mixture)? {
             self.report(Report::Evaluated(made_by, accuracy))?;
         }
@@ -237,6 +238,17 @@ impl Thread {
             let judgement = acceptance.judge(made_by, mixture, losses)?;
             self.report(Report::Judged(judgement))?;
         }
+        Ok(())
+    }
+
+    /// Keeps what the node knows after a round; what it knew long ago goes.
+    fn keep(&self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
+        let state = self.private.parent().context("the private file is in no folder")?;
+        let used = self.acceptance.as_ref().and_then(Acceptance::uses);
+        let old = Snapshot::make_room(state, used).with_context(|| format!("cannot write to {}", state.display()))?;
+        let snapshot = Snapshot { round, mixture: mixture.to_vec(), private: self.learner.save()? };
+        write_atomically(&Snapshot::path(state, round), &snapshot.encode()?, true)?;
+        old.iter().for_each(|path| drop(fs::remove_file(path)));
         Ok(())
     }
 

@@ -1,11 +1,17 @@
 //! Backbones: frozen pretrained models, read from a folder in the layout of the Hugging Face hub. A family is a file.
 
+mod activation;
+mod attention;
+mod classifier;
 mod decoder;
-mod vit;
+mod encoder;
+mod processor;
+mod vision;
 mod weights;
 
 pub use decoder::{Decoder, Past};
-pub use vit::{Config, Pixels, Vit};
+pub use processor::{Pixels, Processor, Resample, Resize, processor};
+pub use vision::{Config, Vit};
 pub use weights::Weights;
 
 use crate::ops::{LayerNorm, Linear};
@@ -374,12 +380,12 @@ pub fn load(folder: &Path, options: Options) -> Result<Box<dyn Backbone>, Backbo
     let text = read_text(&path)?;
     let family: Family = parse(&path, &text)?;
     match family.model_type.as_str() {
-        vit::MODEL_TYPE => Ok(Box::new(Vit::load(folder, options)?)),
-        name if decoder::FAMILIES.contains(&name) => Ok(Box::new(Decoder::load(folder, options)?)),
+        known if vision::MODEL_TYPES.contains(&known) => Ok(Box::new(Vit::load(folder, options)?)),
+        known if encoder::MODEL_TYPES.contains(&known) => Ok(Box::new(encoder::Encoder::load(folder, options)?)),
+        known if decoder::FAMILIES.contains(&known) => Ok(Box::new(Decoder::load(folder, options)?)),
         other => {
-            let known: Vec<&str> = [vit::MODEL_TYPE].into_iter().chain(decoder::FAMILIES).collect();
-            let problem = format!("model_type is \"{other}\", but only {} can be backbones", known.join(", "));
-            Err(BackboneError::file(&path, problem))
+            let known = [&vision::MODEL_TYPES[..], &encoder::MODEL_TYPES, &decoder::FAMILIES].concat().join(", ");
+            Err(BackboneError::file(&path, format!("model_type is \"{other}\", but a backbone is one of: {known}")))
         }
     }
 }
@@ -407,5 +413,7 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, B
     serde_json::from_str(text).map_err(|error| BackboneError::file(path, format!("is not a configuration: {error}")))
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 pub(crate) mod tests;

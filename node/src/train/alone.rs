@@ -54,7 +54,7 @@ impl Learner {
     /// Only where the backbone can't be computed.
     pub fn alone(&mut self, charter: &Charter) -> Result<Option<Alone>, TrainError> {
         match &self.test {
-            Some(_) if self.foretells() => self.network_of_one(charter).map(Some),
+            Some(_) if self.net.foretells() => self.network_of_one(charter).map(Some),
             Some(test) => self.classify_alone(test).map(Some),
             None => Ok(None),
         }
@@ -115,7 +115,7 @@ impl Learner {
     ) -> Result<Score, TrainError> {
         let mut logits: Vec<f32> = Vec::new();
         for rows in rows.chunks(super::trunk::CHUNK) {
-            logits.extend(model(self.trunk.first(samples, rows)?)?.flatten_all()?.to_vec1::<f32>()?);
+            logits.extend(model(self.net.trunk.first(samples, rows)?)?.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(score(&logits, &labels_of(samples, rows)?.to_vec1::<u32>()?, counts))
     }
@@ -123,7 +123,7 @@ impl Learner {
     /// The features of the frozen backbone, standardised over `rows`: features, mean and inverse deviation.
     fn standard(&self, rows: &[u32]) -> Result<(Tensor, Tensor, Tensor), TrainError> {
         let parts = rows.chunks(super::trunk::CHUNK).map(|rows| {
-            self.trunk.features(self.trunk.first(&self.train, rows)?, |_, hidden| Ok(hidden.values.clone()))
+            self.net.trunk.features(self.net.trunk.first(&self.train, rows)?, |_, hidden| Ok(hidden.values.clone()))
         });
         let features = Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         let mean = features.mean_keepdim(0)?;
@@ -166,7 +166,7 @@ impl Learner {
         });
         let (bias, weight) = (Tensor::new(bias.collect::<Vec<f32>>(), &Device::Cpu)?, weight.to_tensor()?);
         Ok(Box::new(move |hidden| {
-            let features = self.trunk.features(hidden, |_, hidden| Ok(hidden.values.clone()))?;
+            let features = self.net.trunk.features(hidden, |_, hidden| Ok(hidden.values.clone()))?;
             let standard = features.broadcast_sub(&mean)?.broadcast_mul(&inverse)?;
             Ok(standard.matmul(&weight)?.broadcast_add(&bias)?)
         }))
@@ -176,7 +176,8 @@ impl Learner {
     /// starts at zero, B at the identity, Down at random.
     fn fit_adapter(&self, rows: &[u32]) -> Result<Model<'_>, TrainError> {
         let (_, mean, inverse) = self.standard(rows)?;
-        let (width, rank, classes) = (self.trunk.backbone.width(), usize::from(self.shape.rank), self.labels().len());
+        let (width, rank, classes) =
+            (self.net.trunk.backbone.width(), usize::from(self.net.shape.rank), self.labels().len());
         let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
         let mut names = Vec::new();
         let mut variables = Vec::new();
@@ -189,7 +190,7 @@ impl Learner {
         };
         let zeros = |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu);
         let mut slots = Vec::new();
-        for _ in 0..self.trunk.slots() {
+        for _ in 0..self.net.trunk.slots() {
             let scale = (width as f64).powf(-0.5);
             let down = (0..width * rank).map(|_| (rng.sample::<f64, _>(StandardNormal) * scale) as f32);
             let down = Tensor::from_vec(down.collect::<Vec<_>>(), (width, rank), &Device::Cpu)?;
@@ -200,7 +201,7 @@ impl Learner {
             (add("the head", zeros((width, classes))?)?, add("the head's bias", zeros((1, classes))?)?);
         let norm = LayerNorm::plain();
         let model = move |hidden: Hidden| -> Result<Tensor, TrainError> {
-            let features = self.trunk.features(hidden, |slot, hidden| {
+            let features = self.net.trunk.features(hidden, |slot, hidden| {
                 let hidden = &hidden.values;
                 let Some([down, branch, up]) = slots.get(slot) else { return Ok(hidden.clone()) };
                 let (inputs, tokens, width) = hidden.dims3()?;
@@ -217,7 +218,7 @@ impl Learner {
         let (mut sum, mut least) = (0.0, f32::INFINITY);
         for step in 0..STEPS_MAX {
             let rows = batch(&mut rng, rows, BATCH);
-            let logits = model(self.trunk.first(&self.train, &rows)?)?.broadcast_add(&prior)?;
+            let logits = model(self.net.trunk.first(&self.train, &rows)?)?.broadcast_add(&prior)?;
             let loss = cross_entropy(&logits, &labels_of(&self.train, &rows)?)?;
             sum += loss.to_scalar::<f32>()?;
             let gradients = loss.backward()?;

@@ -1,41 +1,25 @@
 //! The learner's life before the first round: reading, aligning, class statistics, saving.
 
-use super::{
-    Description, Settings, Statistics, TrainError, load,
-    private::{Private, Shape},
-    trunk::{Samples, Trunk},
-};
+use super::{Description, Settings, Statistics, TrainError, load, model::Net, private::Private, trunk::Samples};
 use crate::{
-    backbone::{self, Backbone, Head, Takes},
+    backbone::{self, Backbone},
     data::{Inputs, Set, Targets},
-    dema::{Projection, Projections, gates},
+    dema::{Projection, Projections},
 };
-use candle_core::Tensor;
 use heterotune_crypto::Digest;
-use heterotune_protocol::{
-    charter::{self, Charter, Task},
-    limits,
-    mixture::Layout,
-};
+use heterotune_protocol::{charter::Charter, limits};
 use std::path::Path;
 
 /// One node's backbone and data. It lives on the training thread.
 pub struct Learner {
-    pub(super) trunk: Trunk,
-    pub(super) shape: charter::Adapter,
-    pub(super) layout: Layout,
+    pub(super) net: Net,
     pub(super) settings: Settings,
-    pub(super) task: Task,
     /// Rounds that the network runs; 0 for no end.
     pub(super) rounds: u64,
     pub(super) train: Samples,
     pub(super) test: Option<Samples>,
     pub(super) held: Option<Samples>,
-    /// Gate matrices, one a slot; none where the network has no branches.
-    pub(super) gates: Vec<Tensor>,
     pub(super) private: Option<Private>,
-    /// The index of the shared readout that fits the backbone's output.
-    pub(super) readout: Option<usize>,
     anchors: Samples,
 }
 
@@ -65,40 +49,15 @@ impl Learner {
         settings: Settings,
     ) -> Result<Self, TrainError> {
         settings.check()?;
-        let readout = match &charter.task {
-            Task::CausalLm { vocabularies } => {
-                if backbone.head() != Head::Vocabulary {
-                    let problem = "this backbone has no language model head; take one with lm_head or tied embeddings";
-                    return Err(TrainError::Value(problem.into()));
-                }
-                vocabularies.iter().position(|vocabulary| Some(vocabulary.tokenizer) == tokenizer)
-            }
-            _ => Some(0),
-        };
-        let trunk = Trunk::new(backbone, charter.adapter.slots.into(), matches!(charter.task, Task::CausalLm { .. }));
+        let net = Net::new(backbone, tokenizer, charter)?;
+        let trunk = &net.trunk;
         let all = [Some(&sets.train), sets.test.as_ref(), sets.held.as_ref()].into_iter().flatten();
         let cached = trunk.fits_cache(all.map(|set| &set.inputs).chain([&sets.anchors]));
         let samples = |set: Set| trunk.samples(set, cached);
         let anchors = samples(Set { inputs: sets.anchors, targets: Targets::None })?;
         let train = samples(sets.train)?;
         let (test, held) = (sets.test.map(samples).transpose()?, sets.held.map(samples).transpose()?);
-        let adapter = charter.adapter.clone();
-        let (slots, rank, branches) = (adapter.slots.into(), adapter.rank.into(), adapter.branches.into());
-        Ok(Self {
-            gates: if branches == 0 { Vec::new() } else { gates(adapter.seed, slots, rank, branches)? },
-            trunk,
-            shape: adapter,
-            layout: Layout::new(charter),
-            settings,
-            task: charter.task.clone(),
-            rounds: charter.rounds.total,
-            train,
-            test,
-            held,
-            private: None,
-            readout,
-            anchors,
-        })
+        Ok(Self { net, settings, rounds: charter.rounds.total, train, test, held, private: None, anchors })
     }
 
     /// Reads a backbone's folder and a data folder: `train`, `anchors`, and `test` and `held` if there are any.
@@ -120,7 +79,7 @@ impl Learner {
 
     /// What it works with.
     pub fn description(&self) -> Description {
-        let backbone = &self.trunk.backbone;
+        let backbone = &self.net.trunk.backbone;
         let seen = self.labels().iter().zip(self.counts()).filter(|(_, count)| *count > 0);
         Description {
             model_type: backbone.model_type().into(),
@@ -131,18 +90,13 @@ impl Learner {
             classes: seen.map(|(label, _)| label.clone()).collect(),
             has_test: self.test.is_some(),
             held: self.held.as_ref().map_or(0, Samples::len),
-            shares_readout: self.readout.is_some(),
+            shares_readout: self.net.readout.is_some(),
         }
-    }
-
-    /// Whether the task is to foretell tokens.
-    pub(super) fn foretells(&self) -> bool {
-        matches!(self.task, Task::CausalLm { .. })
     }
 
     /// The labels of a classification.
     pub(super) fn labels(&self) -> &[String] {
-        self.task.labels()
+        self.net.task.labels()
     }
 
     /// Training samples of each class.
@@ -152,7 +106,7 @@ impl Learner {
 
     /// The rate at which projections are trained, if they are.
     pub(super) fn projection_rate(&self) -> Option<f64> {
-        let usual = if self.foretells() { self.settings.rate } else { 0.0 };
+        let usual = if self.net.foretells() { self.settings.rate } else { 0.0 };
         Some(self.settings.projection_rate.unwrap_or(usual)).filter(|rate| *rate > 0.0)
     }
 
@@ -161,7 +115,7 @@ impl Learner {
     /// # Errors
     /// A backbone that makes the same of all anchors.
     pub fn kernels(&self) -> Result<Vec<Vec<f64>>, TrainError> {
-        let spaces = self.trunk.spaces(&self.anchors)?;
+        let spaces = self.net.trunk.spaces(&self.anchors)?;
         Ok(spaces.iter().map(|space| space.kernel()).collect::<Result<_, _>>()?)
     }
 
@@ -171,14 +125,14 @@ impl Learner {
     /// # Errors
     /// References of another number or shape, or that nothing can be fitted to.
     pub fn align(&mut self, references: &[Vec<f64>]) -> Result<Vec<f64>, TrainError> {
-        let spaces = self.trunk.spaces(&self.anchors)?;
+        let spaces = self.net.trunk.spaces(&self.anchors)?;
         if spaces.len() != references.len() {
             let (found, must) = (references.len(), spaces.len());
             return Err(TrainError::Value(format!("{found} references for {must} spaces (the slots and the readout)")));
         }
         let (mut projections, mut explained) = (Vec::new(), Vec::new());
         for (space, (features, reference)) in spaces.iter().zip(references).enumerate() {
-            let fit = features.fit(reference, self.rank_of(space), space < self.trunk.slots())?;
+            let fit = features.fit(reference, self.rank_of(space), space < self.net.trunk.slots())?;
             projections.push(fit.projection);
             explained.push(fit.explained);
         }
@@ -191,9 +145,9 @@ impl Learner {
     /// # Errors
     /// A backbone that makes the same of all anchors.
     pub fn randomise(&mut self) -> Result<(), TrainError> {
-        let spaces = self.trunk.spaces(&self.anchors)?;
+        let spaces = self.net.trunk.spaces(&self.anchors)?;
         let random = spaces.iter().enumerate().map(|(space, features)| {
-            features.random(self.rank_of(space), space < self.trunk.slots(), self.settings.seed, space)
+            features.random(self.rank_of(space), space < self.net.trunk.slots(), self.settings.seed, space)
         });
         let projections = random.collect::<Result<_, _>>()?;
         self.adopt(projections)
@@ -201,28 +155,14 @@ impl Learner {
 
     /// The width of a space.
     fn rank_of(&self, space: usize) -> usize {
-        usize::from(if space < self.trunk.slots() { self.shape.rank } else { self.shape.readout_rank })
+        usize::from(if space < self.net.trunk.slots() { self.net.shape.rank } else { self.net.shape.readout_rank })
     }
 
     /// Takes projections, the readout's last, into use.
     fn adopt(&mut self, mut projections: Vec<Projection>) -> Result<(), TrainError> {
         let readout = projections.pop().ok_or(TrainError::NotAligned)?;
-        self.private = Some(Private::new(Projections { slots: projections, readout }, self.private_shape())?);
+        self.private = Some(Private::new(Projections { slots: projections, readout }, self.net.private_shape())?);
         Ok(())
-    }
-
-    fn private_shape(&self) -> Shape {
-        let columns = match self.trunk.backbone.takes() {
-            Takes::Tokens { vocabulary, .. } if self.readout.is_none() => Some(vocabulary),
-            _ => None,
-        };
-        Shape {
-            width: self.trunk.backbone.width(),
-            slots: self.trunk.slots(),
-            rank: self.shape.rank.into(),
-            readout_rank: self.shape.readout_rank.into(),
-            columns,
-        }
     }
 
     /// Class statistics of the training samples' codes, before any adapter. Codes longer than
@@ -231,14 +171,16 @@ impl Learner {
     /// # Errors
     /// A node that is not aligned yet.
     pub fn statistics(&self) -> Result<Statistics, TrainError> {
-        let model = self.model(self.private.as_ref().ok_or(TrainError::NotAligned)?)?;
-        let width = usize::from(self.shape.readout_rank);
+        let model = self.net.model(self.private.as_ref().ok_or(TrainError::NotAligned)?)?;
+        let width = usize::from(self.net.shape.readout_rank);
         let most = limits::CODE_NORM_MAX as f64 * (width as f64).sqrt();
         let (mut sums, mut gram) = (vec![0.0; self.labels().len() * width], vec![0.0; width * width]);
         let mut labels = self.train.labels().iter();
         for rows in self.train.chunks() {
-            let features =
-                self.trunk.features(self.trunk.first(&self.train, &rows)?, |_, hidden| Ok(hidden.values.clone()))?;
+            let features = self
+                .net
+                .trunk
+                .features(self.net.trunk.first(&self.train, &rows)?, |_, hidden| Ok(hidden.values.clone()))?;
             let codes: Vec<f32> = model.encode(&features)?.flatten_all()?.to_vec1()?;
             for (code, label) in codes.chunks_exact(width).zip(&mut labels) {
                 let norm = code.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
@@ -267,12 +209,12 @@ impl Learner {
     /// # Errors
     /// Bytes that are damaged or belong to another backbone or network.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
-        self.private = Some(Private::decode(bytes, self.private_shape())?);
+        self.private = Some(Private::decode(bytes, self.net.private_shape())?);
         Ok(())
     }
 
     /// Whether training changes what is private.
     pub fn trains_privately(&self) -> bool {
-        self.projection_rate().is_some() || self.readout.is_none()
+        self.projection_rate().is_some() || self.net.readout.is_none()
     }
 }

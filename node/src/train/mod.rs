@@ -14,9 +14,11 @@ pub mod pretrain;
 mod private;
 mod round;
 mod score;
+mod snapshot;
 mod trunk;
 
 pub use learner::{Learner, Sets};
+pub use snapshot::Snapshot;
 
 use crate::{backbone::BackboneError, dema::DemaError};
 use std::{

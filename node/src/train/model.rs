@@ -1,18 +1,26 @@
 //! What a node computes with: its frozen backbone, the adapters at its slots, and the readout.
 
 use super::{
-    Learner, TrainError,
-    private::Private,
+    TrainError,
+    private::{Private, Shape},
     score::cross_entropies,
-    trunk::{Goals, Samples},
+    trunk::{Goals, Samples, Trunk},
 };
 use crate::{
-    backbone::Hidden,
-    dema::{Adapter, Projections},
+    backbone::{Backbone, Head, Hidden, Takes},
+    dema::{Adapter, Projections, gates},
     ops::Linear,
 };
 use candle_core::{Device, Result, Tensor};
 use candle_nn::loss::cross_entropy;
+use heterotune_crypto::Digest;
+use heterotune_protocol::{
+    charter::{self, Charter, Task},
+    mixture::Layout,
+};
+
+/// What can go wrong when a net computes.
+type Outcome<T> = std::result::Result<T, TrainError>;
 
 /// Adapters and the readout's encoder, made from the projections as they are now.
 pub(super) struct Model {
@@ -49,7 +57,43 @@ impl Model {
     }
 }
 
-impl Learner {
+/// A backbone with its slots, and what the charter makes of it.
+pub(super) struct Net {
+    pub(super) trunk: Trunk,
+    pub(super) shape: charter::Adapter,
+    pub(super) layout: Layout,
+    pub(super) task: Task,
+    /// Gate matrices, one a slot; none where the network has no branches.
+    pub(super) gates: Vec<Tensor>,
+    /// The index of the shared readout that fits the backbone's output.
+    pub(super) readout: Option<usize>,
+}
+
+impl Net {
+    /// A language model whose tokenizer has this digest shares the readout that the charter has for it.
+    pub(super) fn new(backbone: Box<dyn Backbone>, tokenizer: Option<Digest>, charter: &Charter) -> Outcome<Self> {
+        let readout = match &charter.task {
+            Task::CausalLm { vocabularies } => {
+                if backbone.head() != Head::Vocabulary {
+                    let problem = "this backbone has no language model head; take one with lm_head or tied embeddings";
+                    return Err(TrainError::Value(problem.into()));
+                }
+                vocabularies.iter().position(|vocabulary| Some(vocabulary.tokenizer) == tokenizer)
+            }
+            _ => Some(0),
+        };
+        let adapter = charter.adapter.clone();
+        let (slots, rank, branches) = (adapter.slots.into(), adapter.rank.into(), adapter.branches.into());
+        Ok(Self {
+            trunk: Trunk::new(backbone, slots, matches!(charter.task, Task::CausalLm { .. })),
+            gates: if branches == 0 { Vec::new() } else { gates(adapter.seed, slots, rank, branches)? },
+            shape: adapter,
+            layout: Layout::new(charter),
+            task: charter.task.clone(),
+            readout,
+        })
+    }
+
     /// The model of the projections as they are.
     pub(super) fn model(&self, private: &Private) -> Result<Model> {
         Model::new(&private.projections, &self.gates)
@@ -92,12 +136,7 @@ impl Learner {
     }
 
     /// For each text: the sum of its tokens' cross entropies (nats), and how many count.
-    pub(super) fn token_losses(
-        &self,
-        model: &Model,
-        parts: &Parts,
-        samples: &Samples,
-    ) -> std::result::Result<Vec<(f64, usize)>, TrainError> {
+    pub(super) fn token_losses(&self, model: &Model, parts: &Parts, samples: &Samples) -> Outcome<Vec<(f64, usize)>> {
         let mut losses = Vec::new();
         for rows in samples.chunks() {
             let logits = self.logits(model, parts, self.trunk.first(samples, &rows)?)?;
@@ -114,6 +153,77 @@ impl Learner {
             }
         }
         Ok(losses)
+    }
+
+    /// The class logits `[n, C]` of all of some samples, row-major.
+    pub(super) fn all_logits(&self, model: &Model, parts: &Parts, samples: &Samples) -> Outcome<Vec<f32>> {
+        let mut logits: Vec<f32> = Vec::new();
+        for rows in samples.chunks() {
+            let part = self.logits(model, parts, self.trunk.first(samples, &rows)?)?;
+            logits.extend(part.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(logits)
+    }
+
+    /// What of a mixture's tensors is this node's, with its own readout where it shares none.
+    pub(super) fn parts(&self, mixture: &[Tensor], private: &Private) -> Outcome<Parts> {
+        let (branches, readouts) = mixture.split_at(self.gates.len());
+        let shared =
+            self.readout.and_then(|at| Some([readouts.get(2 * at)?.clone(), readouts.get(2 * at + 1)?.clone()]));
+        let readout = shared.or_else(|| private.readout.clone());
+        let readout = readout.ok_or_else(|| TrainError::Value("a mixture without a readout".into()))?;
+        Ok(Parts { branches: branches.to_vec(), readout })
+    }
+
+    /// The whole mixture with this node's parts in their places.
+    pub(super) fn whole(&self, parts: &Parts, mixture: &[Tensor]) -> Vec<Tensor> {
+        let mut whole = mixture.to_vec();
+        whole.iter_mut().zip(&parts.branches).for_each(|(tensor, branches)| tensor.clone_from(branches));
+        if let Some(at) = self.readout {
+            let own = whole.iter_mut().skip(self.gates.len() + 2 * at);
+            own.zip(&parts.readout).for_each(|(tensor, part)| tensor.clone_from(part));
+        }
+        whole
+    }
+
+    /// A mixture's groups as tensors.
+    pub(super) fn tensors(&self, mixture: &[Vec<f32>]) -> Outcome<Vec<Tensor>> {
+        let groups = self.layout.groups();
+        let sizes: Vec<usize> = mixture.iter().map(Vec::len).collect();
+        if sizes != groups.iter().map(|group| group.values()).collect::<Vec<_>>() {
+            return Err(TrainError::Value(format!(
+                "a mixture with groups of {sizes:?} values does not fit the charter"
+            )));
+        }
+        let tensors = mixture.iter().zip(groups);
+        Ok(tensors
+            .map(|(values, group)| Tensor::from_slice(values, group.dims.as_slice(), &Device::Cpu))
+            .collect::<candle_core::Result<_>>()?)
+    }
+
+    /// The model of some private state, and a mixture's parts for it.
+    pub(super) fn ready(&self, private: &Private, mixture: &[Vec<f32>]) -> Outcome<(Model, Parts)> {
+        Ok((self.model(private)?, self.parts(&self.tensors(mixture)?, private)?))
+    }
+
+    /// Whether the task is to foretell tokens.
+    pub(super) fn foretells(&self) -> bool {
+        matches!(self.task, Task::CausalLm { .. })
+    }
+
+    /// The shapes of what is private to a node.
+    pub(super) fn private_shape(&self) -> Shape {
+        let columns = match self.trunk.backbone.takes() {
+            Takes::Tokens { vocabulary, .. } if self.readout.is_none() => Some(vocabulary),
+            _ => None,
+        };
+        Shape {
+            width: self.trunk.backbone.width(),
+            slots: self.trunk.slots(),
+            rank: self.shape.rank.into(),
+            readout_rank: self.shape.readout_rank.into(),
+            columns,
+        }
     }
 }
 

@@ -178,6 +178,7 @@ impl Shape {
             patch_size: self.patch,
             num_channels: 1,
             qkv_bias: true,
+            use_swiglu_ffn: false,
         };
         match config.problem() {
             Some(problem) => Err(format!("backbone {}: {problem}", self.name)),

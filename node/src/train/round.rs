@@ -59,7 +59,7 @@ impl Learner {
     /// A node that is not aligned yet, a mixture of another shape, a loss that is no longer a number, or a tensor that
     /// gets no gradient.
     pub fn train(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<Trained, TrainError> {
-        let before = self.tensors(mixture)?;
+        let before = self.net.tensors(mixture)?;
         let mut trainee = self.trainee(&before)?;
         let mut optimiser = AdamW {
             parameters: std::mem::take(&mut trainee.parameters),
@@ -79,9 +79,9 @@ impl Learner {
             let mut gradients: Vec<Tensor> = Vec::new();
             for _ in 0..self.settings.accumulate {
                 let rows = batch(&mut rng, &rows, self.settings.batch);
-                let model = self.model(&trainee.private)?;
-                let logits = self.logits(&model, &trainee.parts, self.trunk.first(&self.train, &rows)?)?;
-                let loss = self.loss(&logits, &self.train, &rows, &prior)?;
+                let model = self.net.model(&trainee.private)?;
+                let logits = self.net.logits(&model, &trainee.parts, self.net.trunk.first(&self.train, &rows)?)?;
+                let loss = self.net.loss(&logits, &self.train, &rows, &prior)?;
                 let value = loss.to_scalar::<f32>()?;
                 if !value.is_finite() {
                     return Err(self.diverged(value, step, round, &rows));
@@ -97,7 +97,7 @@ impl Learner {
             }
             optimiser.step(&gradients, schedule.factor(done + step as u64))?;
         }
-        let after = self.whole(&trainee.parts, &before);
+        let after = self.net.whole(&trainee.parts, &before);
         let delta = after.iter().zip(&before).map(|(after, before)| (after - before)?.flatten_all()?.to_vec1::<f32>());
         let delta = delta.collect::<candle_core::Result<_>>()?;
         if self.trains_privately() {
@@ -119,7 +119,7 @@ impl Learner {
     /// Variables for all that is trained, and the parts and projections that they are in.
     fn trainee(&self, mixture: &[Tensor]) -> Result<Trainee, TrainError> {
         let private = self.private.clone().ok_or(TrainError::NotAligned)?;
-        let parts = self.parts(mixture, &private)?;
+        let parts = self.net.parts(mixture, &private)?;
         let mut trainee = Trainee { parameters: Vec::new(), parts, private };
         let settings = &self.settings;
         let (branch_rate, readout_rate) =
@@ -132,7 +132,7 @@ impl Learner {
             let tensor = trainee.parts.readout[at].clone();
             trainee.parts.readout[at] = trainee.train(name.into(), &tensor, readout_rate)?;
         }
-        if self.readout.is_none() {
+        if self.net.readout.is_none() {
             trainee.private.readout = Some(trainee.parts.readout.clone());
         }
         if let Some(rate) = self.projection_rate() {
@@ -157,15 +157,15 @@ impl Learner {
     pub fn evaluate(&self, mixture: &[Vec<f32>]) -> Result<Option<Score>, TrainError> {
         let (model, parts) = self.ready(mixture)?;
         let Some(test) = &self.test else { return Ok(None) };
-        if self.foretells() {
-            let global = perplexity(&self.token_losses(&model, &parts, test)?);
+        if self.net.foretells() {
+            let global = perplexity(&self.net.token_losses(&model, &parts, test)?);
             let own = match &self.held {
-                Some(held) => perplexity(&self.token_losses(&model, &parts, held)?),
+                Some(held) => perplexity(&self.net.token_losses(&model, &parts, held)?),
                 None => global,
             };
             return Ok(Some(Score { global, own }));
         }
-        Ok(Some(score(&self.all_logits(&model, &parts, test)?, test.labels(), &self.counts())))
+        Ok(Some(score(&self.net.all_logits(&model, &parts, test)?, test.labels(), &self.counts())))
     }
 
     /// The cross entropy (nats; of a text: of its mean token) of each of the node's held-out samples under a mixture,
@@ -176,62 +176,16 @@ impl Learner {
     pub fn held_losses(&self, mixture: &[Vec<f32>]) -> Result<Option<Vec<f64>>, TrainError> {
         let (model, parts) = self.ready(mixture)?;
         let Some(held) = &self.held else { return Ok(None) };
-        if self.foretells() {
-            let losses = self.token_losses(&model, &parts, held)?;
+        if self.net.foretells() {
+            let losses = self.net.token_losses(&model, &parts, held)?;
             return Ok(Some(losses.into_iter().map(|(sum, count)| sum / count.max(1) as f64).collect()));
         }
-        Ok(Some(losses(&self.all_logits(&model, &parts, held)?, held.labels(), &self.counts())))
+        Ok(Some(losses(&self.net.all_logits(&model, &parts, held)?, held.labels(), &self.counts())))
     }
 
     /// The model, and a mixture's parts for it.
     pub(super) fn ready(&self, mixture: &[Vec<f32>]) -> Result<(Model, Parts), TrainError> {
         let private = self.private.as_ref().ok_or(TrainError::NotAligned)?;
-        Ok((self.model(private)?, self.parts(&self.tensors(mixture)?, private)?))
-    }
-
-    /// The class logits `[n, C]` of all of some samples, row-major.
-    fn all_logits(&self, model: &Model, parts: &Parts, samples: &Samples) -> Result<Vec<f32>, TrainError> {
-        let mut logits: Vec<f32> = Vec::new();
-        for rows in samples.chunks() {
-            let part = self.logits(model, parts, self.trunk.first(samples, &rows)?)?;
-            logits.extend(part.flatten_all()?.to_vec1::<f32>()?);
-        }
-        Ok(logits)
-    }
-
-    /// What of a mixture's tensors is this node's, with its own readout where it shares none.
-    fn parts(&self, mixture: &[Tensor], private: &Private) -> Result<Parts, TrainError> {
-        let (branches, readouts) = mixture.split_at(self.gates.len());
-        let shared =
-            self.readout.and_then(|at| Some([readouts.get(2 * at)?.clone(), readouts.get(2 * at + 1)?.clone()]));
-        let readout = shared.or_else(|| private.readout.clone());
-        let readout = readout.ok_or_else(|| TrainError::Value("a mixture without a readout".into()))?;
-        Ok(Parts { branches: branches.to_vec(), readout })
-    }
-
-    /// The whole mixture with this node's parts in their places.
-    fn whole(&self, parts: &Parts, mixture: &[Tensor]) -> Vec<Tensor> {
-        let mut whole = mixture.to_vec();
-        whole.iter_mut().zip(&parts.branches).for_each(|(tensor, branches)| tensor.clone_from(branches));
-        if let Some(at) = self.readout {
-            let own = whole.iter_mut().skip(self.gates.len() + 2 * at);
-            own.zip(&parts.readout).for_each(|(tensor, part)| tensor.clone_from(part));
-        }
-        whole
-    }
-
-    /// A mixture's groups as tensors.
-    fn tensors(&self, mixture: &[Vec<f32>]) -> Result<Vec<Tensor>, TrainError> {
-        let groups = self.layout.groups();
-        let sizes: Vec<usize> = mixture.iter().map(Vec::len).collect();
-        if sizes != groups.iter().map(|group| group.values()).collect::<Vec<_>>() {
-            return Err(TrainError::Value(format!(
-                "a mixture with groups of {sizes:?} values does not fit the charter"
-            )));
-        }
-        let tensors = mixture.iter().zip(groups);
-        Ok(tensors
-            .map(|(values, group)| Tensor::from_slice(values, group.dims.as_slice(), &Device::Cpu))
-            .collect::<candle_core::Result<_>>()?)
+        self.net.ready(private, mixture)
     }
 }

@@ -136,7 +136,7 @@ fn samples_that_are_not_kept_give_the_same() {
     let labels = table::Labels::OneOf(fixture.charter.task.labels());
     let table = table::parse(&path, &fs::read(&path).unwrap(), 16, labels).unwrap();
     let set = Set { inputs: Inputs::Pixels(table.pixels), targets: Targets::Labels(table.labels) };
-    learner.train = learner.trunk.samples(set, false).unwrap();
+    learner.train = learner.net.trunk.samples(set, false).unwrap();
     assert_eq!(learner.train(1, &mixture).unwrap(), trained);
     assert_eq!(learner.statistics().unwrap(), statistics);
 }

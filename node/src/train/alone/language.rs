@@ -50,7 +50,8 @@ impl Learner {
 
     /// Trains round after round; gives the score of the one whose held-out text is foretold best.
     fn best_round(&mut self) -> Result<Score, TrainError> {
-        let mut mixture: Vec<Vec<f32>> = self.layout.groups().iter().map(|group| vec![0.0; group.values()]).collect();
+        let mut mixture: Vec<Vec<f32>> =
+            self.net.layout.groups().iter().map(|group| vec![0.0; group.values()]).collect();
         let mut best = Score { global: f64::INFINITY, own: f64::INFINITY };
         let rounds = if self.rounds == 0 { ROUNDS_MAX } else { (2 * self.rounds).min(ROUNDS_MAX) };
         let mut idle = 0;

@@ -1,0 +1,182 @@
+//! Text encoders: BERT, <https://arxiv.org/abs/1810.04805>, RoBERTa, <https://arxiv.org/abs/1907.11692>, and DistilBERT,
+//! <https://arxiv.org/abs/1910.01108>: one encoder, described by its configuration.
+
+mod block;
+mod config;
+mod head;
+mod pooling;
+
+pub(super) use config::MODEL_TYPES;
+
+use super::{Backbone, BackboneError, Batch, Hidden, Options, Source, Takes, Weights, weights::Model};
+use super::{classifier, parse, read_text};
+use crate::ops::{LayerNorm, Linear};
+use block::Block;
+use candle_core::{Result as Computed, Tensor, bail};
+use config::{Config, Family};
+use head::Head;
+use pooling::Pooling;
+use std::path::Path;
+
+/// A text encoder.
+pub(super) struct Encoder {
+    config: Config,
+    /// `[vocabulary, d]`.
+    words: Tensor,
+    /// What every place adds to the word there: its position's embedding and that of the first token type, `[context, d]`.
+    places: Tensor,
+    norm: LayerNorm,
+    blocks: Vec<Block>,
+    pooling: Pooling,
+    head: Option<Head>,
+    parameters: usize,
+}
+
+impl Encoder {
+    /// Reads `config.json`, `model.safetensors` and, where it is there, `1_Pooling/config.json`.
+    ///
+    /// # Errors
+    /// A configuration that is not supported, files or tensors that are missing or damaged.
+    pub(super) fn load(folder: &Path, options: Options) -> Result<Self, BackboneError> {
+        let path = folder.join("config.json");
+        let text = read_text(&path)?;
+        let mut config: Config = parse(&path, &text)?;
+        if let Some(problem) = config.problem() {
+            return Err(BackboneError::file(&path, problem));
+        }
+        let (depth, all) = (options.depth(&path, config.num_hidden_layers)?, config.num_hidden_layers);
+        config.num_hidden_layers = depth;
+        let pooling = Pooling::read(folder)?;
+        let weights = Weights::open(&folder.join("model.safetensors"))?;
+        let (family, width) = (config.family(), config.hidden_size);
+        let prefixed = weights.has(&format!("{}embeddings.word_embeddings.weight", family.prefix()));
+        let prefix = if prefixed { family.prefix() } else { "" };
+        let old_norms = weights.has(&format!("{prefix}embeddings.LayerNorm.gamma"));
+
+        let mut source = Checkpoint { model: Model::new(&weights, prefix), old_norms };
+        let mut encoder = Self::assemble(config, pooling, &mut source)?;
+        encoder.parameters = source.model.parameters;
+        if let Some(found) = Head::find(family, prefix, |name| weights.has(name)).filter(|_| depth == all) {
+            let names = classifier::names(&path, &text)?;
+            encoder.head = Some(Head::read(family, found, names, width, &mut Model::new(&weights, ""))?);
+        }
+        Ok(encoder)
+    }
+
+    /// Puts an encoder without a head together from the weights that `source` gives.
+    fn assemble<S: Source>(config: Config, pooling: Pooling, source: &mut S) -> Result<Self, S::Error> {
+        let (family, width) = (config.family(), config.hidden_size);
+        let words = source.tensor("embeddings.word_embeddings.weight", &[config.vocab_size, width])?;
+        let positions = [config.max_position_embeddings, width];
+        let positions = source.tensor("embeddings.position_embeddings.weight", &positions)?;
+        let mut places = positions.narrow(0, config.first_position(), config.context())?;
+        if family != Family::Distilbert {
+            let types = source.tensor("embeddings.token_type_embeddings.weight", &[config.type_vocab_size, width])?;
+            places = places.broadcast_add(&types.narrow(0, 0, 1)?)?;
+        }
+        let norm = source.layer_norm("embeddings.LayerNorm", width, config.layer_norm_eps)?;
+        let blocks = (0..config.num_hidden_layers).map(|index| Block::assemble(&config, family.names(), index, source));
+        let blocks = blocks.collect::<Result<_, S::Error>>()?;
+        Ok(Self { config, words, places, norm, blocks, pooling, head: None, parameters: 0 })
+    }
+}
+
+/// A checkpoint's weights. Those that come from TensorFlow call a norm's weight and bias gamma and beta.
+struct Checkpoint<'a> {
+    model: Model<'a>,
+    old_norms: bool,
+}
+
+impl Source for Checkpoint<'_> {
+    type Error = BackboneError;
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, BackboneError> {
+        match name.rsplit_once("LayerNorm.") {
+            Some((norm, "weight")) if self.old_norms => self.model.tensor(&format!("{norm}LayerNorm.gamma"), shape),
+            Some((norm, "bias")) if self.old_norms => self.model.tensor(&format!("{norm}LayerNorm.beta"), shape),
+            _ => self.model.tensor(name, shape),
+        }
+    }
+
+    fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) -> Result<Linear, BackboneError> {
+        self.model.linear(name, outputs, inputs, bias)
+    }
+}
+
+impl Backbone for Encoder {
+    fn model_type(&self) -> &str {
+        &self.config.model_type
+    }
+
+    fn width(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Tokens { vocabulary: self.config.vocab_size, context: self.config.context() }
+    }
+
+    fn tokens(&self) -> usize {
+        self.config.context()
+    }
+
+    fn parameters(&self) -> usize {
+        self.parameters
+    }
+
+    fn embed(&self, batch: &Batch) -> Computed<Hidden> {
+        let Batch::Tokens { ids, lengths } = batch else { bail!("a text encoder takes text, not images") };
+        let (inputs, tokens) = ids.dims2()?;
+        if lengths.len() != inputs || !lengths.iter().all(|length| (1..=tokens).contains(length)) {
+            bail!("{inputs} texts of {tokens} tokens can't have the lengths {lengths:?}");
+        }
+        if tokens > self.config.context() {
+            bail!("a text of {tokens} tokens, but the backbone takes at most {}", self.config.context());
+        }
+        let ids = ids.flatten_all()?;
+        let largest = ids.max(0)?.to_scalar::<u32>()?;
+        if largest as usize >= self.config.vocab_size {
+            bail!(
+                "token {largest}, but the backbone knows {} tokens; tokenizer and backbone must belong together",
+                self.config.vocab_size
+            );
+        }
+        let words = self.words.index_select(&ids, 0)?.reshape((inputs, tokens, self.config.hidden_size))?;
+        let values = self.norm.forward(&words.broadcast_add(&self.places.narrow(0, 0, tokens)?)?)?;
+        let padded = lengths.iter().any(|length| *length < tokens);
+        Ok(Hidden { values, lengths: padded.then(|| lengths.clone()) })
+    }
+
+    fn block(&self, index: usize, hidden: &Hidden) -> Computed<Tensor> {
+        match self.blocks.get(index) {
+            Some(block) => block.forward(&hidden.values, hidden.lengths.as_deref()),
+            None => bail!("block {index} of {}", self.blocks.len()),
+        }
+    }
+
+    /// What `1_Pooling/config.json` asks for, else the mean over each input's own tokens.
+    fn pool(&self, hidden: &Hidden) -> Computed<Tensor> {
+        self.pooling.forward(hidden)
+    }
+
+    fn head(&self) -> super::Head {
+        match &self.head {
+            Some(head) => super::Head::Classes(head.names().to_vec()),
+            None => super::Head::None,
+        }
+    }
+
+    fn logits(&self, hidden: &Hidden) -> Computed<Tensor> {
+        match &self.head {
+            Some(head) => head.logits(&hidden.values),
+            None => bail!("the backbone has no head"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! One transformer block that normalises before each of its two halves.
+
+use super::{
+    super::{Source, activation::Activation, attention::Attention},
+    config::Config,
+};
+use crate::ops::{LayerNorm, Linear};
+use candle_core::{D, Result as Computed, Tensor};
+
+pub(super) struct Block {
+    attention: Attention,
+    feed: FeedForward,
+    norms: [LayerNorm; 2],
+    /// What the results of attention and feed-forward layer are multiplied by, `[d]` (LayerScale,
+    /// <https://arxiv.org/abs/2103.17239>).
+    scales: Option<[Tensor; 2]>,
+}
+
+impl Block {
+    /// Block `index`.
+    pub(super) fn assemble<S: Source>(config: &Config, index: usize, source: &mut S) -> Result<Self, S::Error> {
+        let (width, epsilon, names) = (config.hidden_size, config.layer_norm_eps, config.family().names());
+        let name = |name: &str| format!("encoder.layer.{index}.{name}");
+        let maps = ["attention.attention.query", "attention.attention.key", "attention.attention.value"].map(name);
+        let [query, key, value] = maps;
+        let maps = [query, key, value, name("attention.output.dense")];
+        let attention = Attention::assemble(source, maps, (width, config.num_attention_heads), config.qkv_bias)?;
+        let feed = FeedForward::assemble(config, name, source)?;
+        let [before, after] = names.norms.map(name);
+        let norms = [source.layer_norm(&before, width, epsilon)?, source.layer_norm(&after, width, epsilon)?];
+        let scales = match names.scales.map(|names| names.map(name)) {
+            Some([first, second]) => Some([source.tensor(&first, &[width])?, source.tensor(&second, &[width])?]),
+            None => None,
+        };
+        Ok(Self { attention, feed, norms, scales })
+    }
+
+    /// `[n, tokens, d]` to the same.
+    pub(super) fn forward(&self, hidden: &Tensor, lengths: Option<&[usize]>) -> Computed<Tensor> {
+        let [before, after] = &self.norms;
+        let hidden = (hidden + self.scaled(0, self.attention.forward(&before.forward(hidden)?, lengths)?)?)?;
+        &hidden + self.scaled(1, self.feed.forward(&after.forward(&hidden)?)?)?
+    }
+
+    fn scaled(&self, half: usize, y: Tensor) -> Computed<Tensor> {
+        match self.scales.as_ref().and_then(|scales| scales.get(half)) {
+            Some(scale) => y.broadcast_mul(scale),
+            None => Ok(y),
+        }
+    }
+}
+
+/// Two maps and a nonlinearity between them.
+struct FeedForward {
+    widen: Linear,
+    /// The gated one (SwiGLU, <https://arxiv.org/abs/2002.05202>) where there is none: silu(a) b, with both from `widen`.
+    activation: Option<Activation>,
+    narrow: Linear,
+}
+
+impl FeedForward {
+    fn assemble<S: Source>(config: &Config, name: impl Fn(&str) -> String, source: &mut S) -> Result<Self, S::Error> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let ([widen, narrow], activation, wide) = match config.use_swiglu_ffn {
+            true => (["mlp.weights_in", "mlp.weights_out"], None, 2 * inner),
+            false => {
+                let activation = Activation::named(&config.hidden_act).map_err(candle_core::Error::Msg)?;
+                (config.family().names().feed, Some(activation), inner)
+            }
+        };
+        Ok(Self {
+            widen: source.linear(&name(widen), wide, width, true)?,
+            activation,
+            narrow: source.linear(&name(narrow), width, inner, true)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Computed<Tensor> {
+        let wide = self.widen.forward(x)?;
+        let inner = match self.activation {
+            Some(activation) => activation.forward(&wide)?,
+            None => {
+                let half = wide.dim(D::Minus1)? / 2;
+                (wide.narrow(D::Minus1, 0, half)?.silu()? * wide.narrow(D::Minus1, half, half)?)?
+            }
+        };
+        self.narrow.forward(&inner)
+    }
+}
