@@ -3,7 +3,6 @@
 use super::rope::Rope;
 use crate::ops::Rotary;
 use serde::{Deserialize, Deserializer};
-use std::collections::BTreeMap;
 
 /// The families' names in `config.json`.
 pub(in crate::backbone) const FAMILIES: [&str; 7] =
@@ -40,7 +39,6 @@ pub(super) struct Written {
     #[serde(default, deserialize_with = "given")]
     final_logit_softcapping: Option<Option<f64>>,
     quantization_config: Option<serde::de::IgnoredAny>,
-    id2label: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
     rope: Rope,
 }
@@ -92,8 +90,6 @@ pub(super) struct Config {
     pub(super) gemma: bool,
     /// Whether the embedding is the head's matrix.
     pub(super) tied: bool,
-    /// Class names by number.
-    pub(super) labels: Option<BTreeMap<String, String>>,
     /// What differs from block to block.
     pub(super) layers: Vec<Layer>,
 }
@@ -149,7 +145,6 @@ impl Written {
             gemma,
             tied: self.tie_word_embeddings.unwrap_or(gemma),
             layers: self.layers(family)?,
-            labels: self.id2label,
         })
     }
 

@@ -36,6 +36,8 @@ fn the_tensors_decide_the_head_and_prefixes_change_nothing() {
     assert_eq!(loaded(&config, &tensors, Options::default()).unwrap().head(), labels);
     config["id2label"] = json!({"0": "no", "2": "yes"});
     assert!(refusal(&config, &tensors).contains("id2label"));
+    config["id2label"] = json!({"0": "no", "1": "yes", "2": "perhaps"});
+    assert!(refusal(&config, &tensors).contains("score.weight has shape [2, 16]"));
     tensors.remove("score.weight");
     config["tie_word_embeddings"] = json!(true);
     assert_eq!(loaded(&config, &tensors, Options::default()).unwrap().head(), Head::Vocabulary);
