@@ -81,12 +81,6 @@ impl Weights {
         self.places.contains_key(name)
     }
 
-    /// The shape of a tensor.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        let (_, info) = self.find(name)?;
-        Some(&info.shape)
-    }
-
     /// A tensor as f32, from f32, f16 or bf16.
     ///
     /// # Errors

@@ -3,7 +3,6 @@
 use super::rope::Rope;
 use crate::ops::Rotary;
 use serde::{Deserialize, Deserializer};
-use std::collections::BTreeMap;
 
 /// The families' names in `config.json`.
 pub(in crate::backbone) const FAMILIES: [&str; 7] =
@@ -40,7 +39,6 @@ pub(super) struct Written {
     #[serde(default, deserialize_with = "given")]
     final_logit_softcapping: Option<Option<f64>>,
     quantization_config: Option<serde::de::IgnoredAny>,
-    id2label: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
     rope: Rope,
 }
@@ -92,8 +90,6 @@ pub(super) struct Config {
     pub(super) gemma: bool,
     /// Whether the embedding is the head's matrix.
     pub(super) tied: bool,
-    /// Class names by number.
-    pub(super) labels: Option<BTreeMap<String, String>>,
     /// What differs from block to block.
     pub(super) layers: Vec<Layer>,
 }
@@ -117,8 +113,10 @@ impl Written {
     pub(super) fn resolve(self) -> Result<Config, String> {
         let family = FAMILIES.into_iter().find(|family| *family == self.model_type);
         let family = family.ok_or_else(|| format!("model_type is \"{}\", which is no decoder's", self.model_type))?;
-        self.check()?;
-        let gemma = matches!(family, "gemma2" | "gemma3_text");
+        self.check_sizes()?;
+        self.check_numbers()?;
+        self.check_options()?;
+        let gemma = self.gemma();
         let bias = self.attention_bias.unwrap_or(false);
         let size = self.size();
         let scalar = self.query_pre_attn_scalar.filter(|_| gemma).unwrap_or(if gemma { 256.0 } else { size as f64 });
@@ -136,8 +134,8 @@ impl Written {
             epsilon: self.epsilon(),
             activation: self.activation(gemma)?,
             scale: scalar.powf(-0.5) as f32,
-            softcap: softcap.filter(|_| family == "gemma2").map(|cap| cap as f32),
-            logits_softcap: logits_softcap.filter(|_| gemma),
+            softcap: softcap.map(|cap| cap as f32),
+            logits_softcap,
             embedding_scale: gemma.then(|| f64::from((self.hidden_size as f32).sqrt())),
             qkv_bias: bias || family == "qwen2",
             output_bias: bias,
@@ -147,8 +145,11 @@ impl Written {
             gemma,
             tied: self.tie_word_embeddings.unwrap_or(gemma),
             layers: self.layers(family)?,
-            labels: self.id2label,
         })
+    }
+
+    fn gemma(&self) -> bool {
+        matches!(self.model_type.as_str(), "gemma2" | "gemma3_text")
     }
 
     fn size(&self) -> usize {
@@ -163,61 +164,66 @@ impl Written {
         self.rms_norm_eps.unwrap_or(1e-6)
     }
 
-    /// Refuses numbers that make no sense and what is not known.
-    fn check(&self) -> Result<(), String> {
-        let groups = self.groups();
+    /// Refuses sizes that make no sense.
+    fn check_sizes(&self) -> Result<(), String> {
+        let (heads, groups) = (self.num_attention_heads, self.groups());
         let bounds = [
             ("vocab_size", self.vocab_size, 1 << 21),
             ("hidden_size", self.hidden_size, 1 << 16),
             ("intermediate_size", self.intermediate_size, 1 << 20),
             ("num_hidden_layers", self.num_hidden_layers, 1_024),
-            ("num_attention_heads", self.num_attention_heads, 1_024),
+            ("num_attention_heads", heads, 1_024),
             ("num_key_value_heads", groups, 1_024),
             ("head_dim", self.size(), 1 << 12),
             ("max_position_embeddings", self.max_position_embeddings, 1 << 24),
-            ("sliding_window", self.sliding_window.flatten().unwrap_or(1), usize::MAX),
-            ("sliding_window_pattern", self.sliding_window_pattern.unwrap_or(1), usize::MAX),
+            ("sliding_window", self.sliding_window.flatten().unwrap_or(1), 1 << 30),
+            ("sliding_window_pattern", self.sliding_window_pattern.unwrap_or(1), 1_024),
         ];
         if let Some((name, value, most)) = bounds.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
             return Err(format!("{name} is {value}, but must be from 1 to {most}"));
         }
-        if !self.num_attention_heads.is_multiple_of(groups) {
-            let heads = self.num_attention_heads;
+        if !heads.is_multiple_of(groups) {
             return Err(format!(
                 "num_attention_heads is {heads}, which num_key_value_heads, {groups}, does not divide"
             ));
         }
-        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(heads) {
+            let width = self.hidden_size;
             return Err(format!("hidden_size is {width}, which num_attention_heads, {heads}, does not divide"));
         }
+        Ok(())
+    }
+
+    /// Refuses other numbers that make no sense.
+    fn check_numbers(&self) -> Result<(), String> {
         if !(0.0..=1.0).contains(&self.epsilon()) {
             return Err(format!("rms_norm_eps is {}, but must be from 0 to 1", self.epsilon()));
         }
-        let caps = [self.attn_logit_softcapping, self.final_logit_softcapping].map(Option::flatten);
         let positive = [
             ("query_pre_attn_scalar", self.query_pre_attn_scalar),
-            ("a softcapping", caps[0]),
-            ("a softcapping", caps[1]),
+            ("attn_logit_softcapping", self.attn_logit_softcapping.flatten()),
+            ("final_logit_softcapping", self.final_logit_softcapping.flatten()),
         ];
-        for (name, value) in positive {
-            if let Some(value) = value
-                && !(value.is_finite() && value > 0.0)
-            {
-                return Err(format!("{name} is {value}, but must be more than 0"));
-            }
+        match positive.into_iter().find(|(_, value)| value.is_some_and(|value| !(value.is_finite() && value > 0.0))) {
+            Some((name, value)) => Err(format!("{name} is {}, but must be more than 0", value.unwrap_or_default())),
+            None => Ok(()),
         }
+    }
+
+    /// Refuses what would have to be computed otherwise.
+    fn check_options(&self) -> Result<(), String> {
         let refused = [
-            (self.use_sliding_window == Some(true), "use_sliding_window is true"),
-            (self.use_bidirectional_attention == Some(true), "use_bidirectional_attention is true"),
-            (self.quantization_config.is_some(), "there is a quantization_config"),
-            (
-                self.attn_logit_softcapping.flatten().is_some() && self.model_type != "gemma2",
-                "attn_logit_softcapping is set",
-            ),
+            ("use_sliding_window", self.use_sliding_window == Some(true)),
+            ("use_bidirectional_attention", self.use_bidirectional_attention == Some(true)),
+            ("quantization_config", self.quantization_config.is_some()),
+            ("attn_logit_softcapping", self.attn_logit_softcapping.flatten().is_some() && self.model_type != "gemma2"),
+            ("final_logit_softcapping", self.final_logit_softcapping.flatten().is_some() && !self.gemma()),
         ];
-        match refused.into_iter().find(|(is, _)| *is) {
-            Some((_, what)) => Err(format!("{what}, which is not supported; take another model")),
+        match refused.into_iter().find(|(_, is)| *is) {
+            Some((name, _)) => {
+                let family = &self.model_type;
+                Err(format!("{name} is set, which is not supported with model_type \"{family}\"; take another model"))
+            }
             None => Ok(()),
         }
     }

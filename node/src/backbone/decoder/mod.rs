@@ -3,8 +3,10 @@
 //! LLaMA: <https://arxiv.org/abs/2302.13971>; Mistral: <https://arxiv.org/abs/2310.06825>; Gemma 2:
 //! <https://arxiv.org/abs/2408.00118>.
 
+mod attention;
 mod block;
 mod config;
+mod feed;
 mod past;
 mod rope;
 
@@ -12,7 +14,8 @@ pub(super) use config::FAMILIES;
 pub use past::Past;
 
 use super::{
-    Backbone, BackboneError, Batch, Head, Hidden, Options, Source, Takes, Weights, parse, read_text, weights::Model,
+    Backbone, BackboneError, Batch, Head, Hidden, Options, Source, Takes, Weights, classifier, parse, read_text,
+    weights::Model,
 };
 use crate::ops::{Linear, RmsNorm};
 use block::Block;
@@ -45,7 +48,8 @@ impl Decoder {
     /// A configuration that is not supported, files or tensors that are missing or damaged.
     pub fn load(folder: &Path, options: Options) -> Result<Self, BackboneError> {
         let path = folder.join("config.json");
-        let written: Written = parse(&path, &read_text(&path)?)?;
+        let text = read_text(&path)?;
+        let written: Written = parse(&path, &text)?;
         let mut config = written.resolve().map_err(|problem| BackboneError::file(&path, problem))?;
         let depth = config.layers.len();
         config.layers.truncate(options.depth(&path, depth)?);
@@ -57,7 +61,7 @@ impl Decoder {
         let mut decoder = Self::assemble(config, &mut source)?;
         decoder.parameters = source.parameters;
         if whole {
-            decoder.head = decoder.own_head(&path, &weights, prefix)?;
+            decoder.head = decoder.own_head(&path, &text, &weights, prefix)?;
         }
         Ok(decoder)
     }
@@ -71,33 +75,28 @@ impl Decoder {
         Ok(Self { config, embedding, blocks, head: None, parameters: 0 })
     }
 
-    fn own_head(&self, config: &Path, weights: &Weights, prefix: &str) -> Result<Option<OwnHead>, BackboneError> {
-        let (kind, map) = if let Some([classes, _]) = weights.shape("score.weight") {
-            let map = weights.tensor("score.weight", &[*classes, self.config.width])?;
-            (Head::Classes(self.labels(config, *classes)?), map)
+    /// The head, by the tensors that there are; `text` is the configuration at `path`.
+    fn own_head(
+        &self,
+        path: &Path,
+        text: &str,
+        weights: &Weights,
+        prefix: &str,
+    ) -> Result<Option<OwnHead>, BackboneError> {
+        let (vocabulary, width) = (self.config.vocabulary, self.config.width);
+        let (kind, map) = if weights.has("score.weight") {
+            let names = classifier::names(path, text)?;
+            let map = weights.tensor("score.weight", &[names.len(), width])?;
+            (Head::Classes(names), map)
         } else if self.config.tied {
             (Head::Vocabulary, self.embedding.clone())
         } else if weights.has("lm_head.weight") {
-            let map = weights.tensor("lm_head.weight", &[self.config.vocabulary, self.config.width])?;
-            (Head::Vocabulary, map)
+            (Head::Vocabulary, weights.tensor("lm_head.weight", &[vocabulary, width])?)
         } else {
             return Ok(None);
         };
-        let norm = block::norm(&self.config, &mut Model::new(weights, prefix), "norm", self.config.width)?;
+        let norm = block::norm(&self.config, &mut Model::new(weights, prefix), "norm", width)?;
         Ok(Some(OwnHead { kind, norm, map: Linear::new(map, None)? }))
-    }
-
-    /// The names of so many classes, ordered by number.
-    fn labels(&self, config: &Path, classes: usize) -> Result<Vec<String>, BackboneError> {
-        let Some(labels) = &self.config.labels else {
-            return Ok((0..classes).map(|class| format!("LABEL_{class}")).collect());
-        };
-        let names: Option<Vec<String>> = (0..classes).map(|class| labels.get(&class.to_string()).cloned()).collect();
-        names.filter(|_| labels.len() == classes).ok_or_else(|| {
-            let named = labels.len();
-            let problem = format!("id2label must name classes 0 to {} of score.weight, but names {named}", classes - 1);
-            BackboneError::file(config, problem)
-        })
     }
 
     fn run(&self, index: usize, hidden: &Hidden, past: Option<&mut Past>) -> Computed<Tensor> {
@@ -173,7 +172,7 @@ impl Backbone for Decoder {
     fn logits(&self, hidden: &Hidden) -> Computed<Tensor> {
         let Some(head) = &self.head else { bail!("the backbone has no head") };
         let values = match head.kind {
-            Head::Classes(_) => last(hidden)?,
+            Head::Classes(_) => hidden.last()?,
             _ => hidden.values.clone(),
         };
         let logits = head.map.forward(&head.norm.forward(&values)?)?;
@@ -186,14 +185,6 @@ impl Backbone for Decoder {
     fn block_after(&self, index: usize, hidden: &Hidden, past: &mut Past) -> Computed<Tensor> {
         self.run(index, hidden, Some(past))
     }
-}
-
-/// Every text's last own token: `[n, tokens, d]` to `[n, d]`.
-fn last(hidden: &Hidden) -> Computed<Tensor> {
-    let (inputs, tokens, _) = hidden.values.dims3()?;
-    let own = |input| hidden.lengths.as_ref().and_then(|lengths| lengths.get(input)).map_or(tokens, |own| *own);
-    let rows = (0..inputs).map(|input| hidden.values.get(input)?.get(own(input).saturating_sub(1)));
-    Tensor::stack(&rows.collect::<Computed<Vec<_>>>()?, 0)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! Parity with the reference implementation, continuing texts, gradients through whole blocks, and packed weights.
+//! Parity of small models with the reference implementation, continuing texts, gradients through whole blocks, and packed
+//! weights.
 
 mod folders;
+mod real;
 
 use super::*;
-use crate::backbone::{Precision, load, tests::real_data};
+use crate::backbone::{Precision, load};
 use candle_core::{DType, Device, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -118,42 +120,10 @@ fn worst(ours: &[f32], theirs: &[f32]) -> f32 {
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-#[test]
-fn real_weights_give_the_logits_and_texts_of_the_reference() {
-    let Some(data) = real_data() else { return };
-    #[derive(Deserialize)]
-    struct Golden {
-        input_ids: Vec<u32>,
-        last_logits: Vec<f32>,
-        greedy_ids: Option<Vec<u32>>,
-    }
-    let mut seen = 0;
-    for entry in fs::read_dir(data.join("models")).unwrap() {
-        let folder = entry.unwrap().path();
-        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        if !name.starts_with("llama-") {
-            continue;
-        }
-        let golden: Golden = serde_json::from_slice(&fs::read(folder.join("golden.json")).unwrap()).unwrap();
-        let backbone = load(&folder, Options::default()).unwrap();
-        let last = logits(&*backbone, &golden.input_ids).pop().unwrap();
-        let difference = worst(&last, &golden.last_logits);
-        println!("{name}: {} weights, worst difference {difference:e}", backbone.parameters());
-        assert!(difference <= 2e-4, "{name}: {difference}");
-        if let Some(greedy) = golden.greedy_ids {
-            let mut past = Past::default();
-            let mut ids = golden.input_ids.clone();
-            let mut next = ids.clone();
-            while ids.len() < greedy.len() {
-                let logits = backbone.step(&next, &mut past).unwrap();
-                next = vec![logits.argmax(0).unwrap().to_scalar().unwrap()];
-                ids.extend(&next);
-            }
-            assert_eq!(ids, greedy, "{name}");
-        }
-        seen += 1;
-    }
-    assert_eq!(seen, 8);
+/// |a - b| / |b|, by the Euclidean norm.
+fn change(ours: &[f32], theirs: &[f32]) -> f32 {
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
+    norm(&mut ours.iter().zip(theirs).map(|(a, b)| a - b)) / norm(&mut theirs.iter().copied())
 }
 
 #[test]
@@ -212,7 +182,9 @@ fn padding_changes_nothing() {
         let ids = fixtures().ids;
         let [alone, padded] = [batch(&[&ids[..5]]), batch(&[&ids[..5], &ids])].map(|batch| run(&*backbone, &batch));
         let pooled = |hidden| backbone.pool(hidden).unwrap().get(0).unwrap().to_vec1::<f32>().unwrap();
-        assert!(worst(&pooled(&alone), &pooled(&padded)) <= 1e-6, "{name}");
+        let (alone, padded) = (pooled(&alone), pooled(&padded));
+        let largest = alone.iter().fold(0f32, |a, b| a.max(b.abs()));
+        assert!(worst(&alone, &padded) <= 1e-6 * largest, "{name}: {} of {largest}", worst(&alone, &padded));
     }
 }
 
@@ -277,7 +249,7 @@ fn packed_blocks_are_close_and_have_gradients() {
     // In a model this wide, weights of this size would drown the input: they shrink by its root.
     let shrunk = |width: usize| {
         let tensors = tensors(&wide(width)).into_iter().map(move |(name, tensor)| {
-            let factor = if name.contains("norm") { 1.0 } else { 2.0 / (width as f64).sqrt() };
+            let factor = if name.contains("norm") { 1.0 } else { 1.9 / (width as f64).sqrt() };
             (name, (tensor * factor).unwrap())
         });
         tensors.collect::<HashMap<_, _>>()
@@ -296,9 +268,8 @@ fn packed_blocks_are_close_and_have_gradients() {
         assert_eq!(full.parameters(), packed.parameters());
         let input = batch(&[&fixtures().ids]);
         let [full, ours] = [&full, &packed].map(|backbone| run(&**backbone, &input).values);
-        let change = (&ours - &full).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-        let size = full.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-        let change = (change / size).sqrt();
+        let change =
+            change(&ours.flatten_all().unwrap().to_vec1().unwrap(), &full.flatten_all().unwrap().to_vec1().unwrap());
         let error = gradient_error(&*packed, 0);
         println!("{precision:?}, d = {width}: output changes by {change:e}, gradient's worst error {error:e}");
         assert!(change > 0.0 && change <= most, "{precision:?}: {change}");

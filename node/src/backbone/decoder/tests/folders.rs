@@ -36,9 +36,34 @@ fn the_tensors_decide_the_head_and_prefixes_change_nothing() {
     assert_eq!(loaded(&config, &tensors, Options::default()).unwrap().head(), labels);
     config["id2label"] = json!({"0": "no", "2": "yes"});
     assert!(refusal(&config, &tensors).contains("id2label"));
+    config["id2label"] = json!({"0": "no", "1": "yes", "2": "perhaps"});
+    assert!(refusal(&config, &tensors).contains("score.weight has shape [2, 16]"));
     tensors.remove("score.weight");
     config["tie_word_embeddings"] = json!(true);
     assert_eq!(loaded(&config, &tensors, Options::default()).unwrap().head(), Head::Vocabulary);
+}
+
+#[test]
+fn a_model_in_several_files_is_as_one_in_one() {
+    let (config, mut tensors) = llama();
+    let ids = fixtures().ids;
+    let expected = logits(&*loaded(&config, &tensors, Options::default()).unwrap(), &ids);
+    let folder = tempfile::tempdir().unwrap();
+    let first: Tensors = tensors.extract_if(|name, _| name.contains("self_attn")).collect();
+    let map = [(&first, "1.safetensors"), (&tensors, "2.safetensors")].into_iter().flat_map(|(tensors, file)| {
+        candle_core::safetensors::save(tensors, folder.path().join(file)).unwrap();
+        tensors.keys().map(move |name| (name.clone(), json!(file)))
+    });
+    let index = json!({"weight_map": map.collect::<serde_json::Map<_, _>>()});
+    fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    for precision in [Precision::F32, Precision::F16] {
+        let backbone = load(folder.path(), Options { layers: None, precision }).unwrap();
+        assert_eq!(logits(&*backbone, &ids), expected);
+    }
+    fs::remove_file(folder.path().join("1.safetensors")).unwrap();
+    let refusal = load(folder.path(), Options::default()).map(|_| ()).unwrap_err().to_string();
+    assert!(refusal.contains("1.safetensors: can't be read"), "{refusal}");
 }
 
 #[test]
@@ -100,7 +125,7 @@ fn configurations_that_are_not_supported_are_refused_before_weights_are_read() {
         ("llama", "attn_logit_softcapping", json!(3.0), "attn_logit_softcapping"),
         ("llama", "vocab_size", json!("many"), "is not a configuration"),
         ("mistral", "sliding_window", json!(0), "sliding_window is 0"),
-        ("qwen2", "use_sliding_window", json!(true), "use_sliding_window is true"),
+        ("qwen2", "use_sliding_window", json!(true), "use_sliding_window is set"),
         ("phi3", "rope_scaling", json!({"type": "longrope", "short_factor": [1.0]}), "the rope type is \"longrope\""),
         ("gemma2", "layer_types", json!(["full_attention"]), "layer_types names 1 layers"),
         ("gemma2", "layer_types", json!(["full_attention", "chunked_attention"]), "chunked_attention"),
