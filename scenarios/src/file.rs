@@ -265,10 +265,10 @@ mod tests {
             ("file = \"data/digits.csv\"", "file = \"x.xls\"", "file = \"x.xls", "data.file: must end in .csv, .bin"),
             ("split_seed = 0", "test = \"x.jsonl\"", "test = \"x.jsonl", "data.test: must be of the same kind"),
             ("split_seed = 0", "test_share = 0.5", "test_share = 0.5", "data.test_share: is for a .txt"),
-            ("train = 1200", "", "[data]", "data.train: must be given"),
+            ("train = 1200", "", "data]", "data.train: must be given"),
             ("train = 1200", "train = 128", "train = 128", "data.train: must be more than data.anchors"),
-            ("anchors = 128", "", "[data]", "data.anchors: must be given"),
-            ("alpha = 0.1", "", "[data]", "data.alpha: must be given for partition = \"dirichlet\""),
+            ("anchors = 128", "", "data]", "data.anchors: must be given"),
+            ("alpha = 0.1", "", "data]", "data.alpha: must be given for partition = \"dirichlet\""),
             ("alpha = 0.1", "partition = \"iid\"", "min_per_class", "min_per_class: is for partition = \"dirichlet\""),
             ("alpha = 0.1", "alpha = 0.1\ncolumn = \"x\"", "column = \"x", "column: is for partition = \"column\""),
             ("labelled_per_node = 40", "labelled_per_node = 0", "labelled_per_node = 0", "must be at least 1"),
@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn texts_without_labels_are_dealt_without_them() {
-        let text = embedded::QUICKSTART.replacen("[data]", "[task]\nkind = \"causal-lm\"\n[data]", 1);
+        let text =
+            embedded::QUICKSTART.replacen("[data]", "[task]\nkind = \"causal-lm\"\nreadouts = [\"x\"]\n[data]", 1);
         let text =
             text.replace("data/digits.csv", "x.jsonl").replace("readout = \"statistics\"", "readout = \"trained\"");
         let read = |text: String| Scenario::from_text(Path::new("x.toml"), text, None);

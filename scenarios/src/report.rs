@@ -303,7 +303,7 @@ mod tests {
             let (open, close) = (html.matches(&format!("<{tag}")).count(), html.matches(&format!("</{tag}>")).count());
             assert!(open >= close && close > 0, "{tag}");
         }
-        assert!(html.contains("Accuracy on the common test set") && html.contains("60 %"));
+        assert!(html.contains("Accuracy on the common test set") && html.contains("75 %"));
         if let Ok(path) = std::env::var("HETEROTUNE_REPORT_PREVIEW") {
             std::fs::write(path, html).unwrap();
         }

@@ -138,3 +138,83 @@ fn what_is_missing_is_named_before_anything_starts() {
     assert!(run(home.path(), false).0.unwrap_err().to_string().starts_with("cannot read "));
     assert!(!home.path().join("out/nodes").exists());
 }
+
+/// A home for three nodes that write, dealt from plain text.
+fn writers() -> tempfile::TempDir {
+    let home = home("good");
+    for backbone in ["good", "other"] {
+        fs::write(home.path().join(backbone).join("config.json"), "writes").unwrap();
+    }
+    fs::write(home.path().join("good/tokenizer.json"), "{}").unwrap();
+    let words: String = (0..400).map(|word| format!("word{word} ")).collect();
+    fs::write(home.path().join("words.txt"), words).unwrap();
+    let public: String = (0..20).map(|row| format!("{{\"text\": \"public {row}\"}}\n")).collect();
+    fs::write(home.path().join("public.jsonl"), public).unwrap();
+    let scenario = r#"
+        name = "writers"
+        seed = 1
+        [task]
+        kind = "causal-lm"
+        readouts = ["good"]
+        [data]
+        file = "words.txt"
+        piece_bytes = 40
+        anchors_file = "public.jsonl"
+        anchors = 16
+        partition = "iid"
+        labelled_per_node = 6
+        held_per_node = 2
+        [[node]]
+        name = "a"
+        backbone = "good"
+        [[node]]
+        name = "b"
+        backbone = "good"
+        layers = 3
+        precision = "q8"
+        [[node]]
+        name = "c"
+        backbone = "other"
+        [network]
+        adapter = { rank = 4, readout_rank = 8 }
+        rounds = { total = 2 }
+        [train]
+        steps = 1
+        batch = 2
+        rate = 0.01
+        projection_rate = 0.002
+        length = 64
+    "#;
+    fs::write(home.path().join("small.toml"), scenario).unwrap();
+    home
+}
+
+#[test]
+fn language_models_are_dealt_text_and_scored_by_perplexity() {
+    let home = writers();
+    let (summary, progress) = run(home.path(), false);
+    let summary = summary.unwrap_or_else(|error| panic!("{error}\n{progress}"));
+    // Each node stops at its first round: its own is worse after the second.
+    assert!(
+        (summary.mean.network_global - 36.0).abs() < 1e-9 && (summary.round_log[1].network_global - 50.0).abs() < 1e-9
+    );
+    for text in ["rows to train on, dealt at random", "perplexity before training: global 100.00, own 90.00"] {
+        assert!(progress.contains(text), "{text} is missing in\n{progress}");
+    }
+    let read = |path: &str| fs::read_to_string(home.path().join("out").join(path)).unwrap();
+    let charter = read("charter.toml");
+    assert!(charter.contains("kind = \"causal-lm\"") && charter.contains("tokens = 512"), "{charter}");
+    assert!(charter.contains("count = 16") && charter.contains("readout = \"trained\""), "{charter}");
+    let arguments = read("nodes/b/stdout.log");
+    assert!(arguments.contains("--layers 3 --precision q8 ") && arguments.contains("--length 64"), "{arguments}");
+    assert!(!read("nodes/a/stdout.log").contains("--precision"));
+    let rows = |file: &str| read(&format!("data/a/{file}.jsonl")).lines().count();
+    assert_eq!(["train", "held", "anchors"].map(rows), [6, 2, 16]);
+    let json = read("summary.json");
+    assert!(json.contains("\"metric\": \"perplexity\"") && json.contains("\"text\": \" thou art\""), "{json}");
+    assert!(read("report.html").contains("<b>ROMEO:</b> thou art"));
+
+    fs::remove_file(home.path().join("good/tokenizer.json")).unwrap();
+    let message = run(home.path(), false).0.unwrap_err().to_string();
+    assert!(message.ends_with("good: error: there is no tokenizer.json"), "{message}");
+}

@@ -1,6 +1,6 @@
 //! The binary files of CIFAR-10 (Krizhevsky 2009): records of a label byte and three planes of 32 x 32 bytes.
 
-use super::{Record, Table};
+use super::{Record, Table, Wanted};
 use crate::RunError;
 use std::{fs, io::ErrorKind, path::Path};
 
@@ -10,8 +10,8 @@ const RECORD_BYTES: usize = 1 + PIXELS;
 /// The file beside the data that names its labels.
 const LABELS: &str = "labels.json";
 
-/// The records of a file's `bytes`.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Table, RunError> {
+/// The records of a file's `bytes`. Where labels are not `wanted`, their bytes may be anything.
+pub(super) fn parse(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Table, RunError> {
     let mistake = |message| RunError::Data { path: path.into(), message };
     let labels = names(path)?;
     let records = bytes.chunks_exact(RECORD_BYTES);
@@ -22,11 +22,15 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Table, RunError> {
         )));
     }
     let record = |(number, bytes): (usize, &[u8])| -> Result<Record, RunError> {
+        let record = |label| Record { line: number, label, group: String::new(), bytes: bytes.to_vec() };
+        if !wanted.labels {
+            return Ok(record(None));
+        }
         let label = usize::from(bytes.first().copied().unwrap_or_default());
         let name = labels.get(label).cloned().ok_or_else(|| {
             mistake(format!("record {number} has label {label}, but there are {} labels, from 0", labels.len()))
         })?;
-        Ok(Record { line: number, label: Some(name), group: String::new(), bytes: bytes.to_vec() })
+        Ok(record(Some(name)))
     };
     let records = (1..).zip(records).map(record).collect::<Result<Vec<_>, RunError>>()?;
     Ok(Table { header: String::new(), labels: Some(labels), records })

@@ -1,6 +1,6 @@
 //! JSONL: a row is a line, kept whole. Its label is `label_text` if that is a string, else `label`.
 
-use super::{Record, Table};
+use super::{Record, Table, Wanted};
 use crate::RunError;
 use serde_json::Value;
 use std::{borrow::Cow, collections::BTreeMap, path::Path};
@@ -8,8 +8,9 @@ use std::{borrow::Cow, collections::BTreeMap, path::Path};
 /// A row's fields, in an order that does not depend on how this program was built.
 type Fields = BTreeMap<String, Value>;
 
-/// The rows of `text`: with labels if these are `wanted`, with their values of a `column` if there is one.
-pub(super) fn parse(path: &Path, text: &str, wanted: bool, column: Option<&str>) -> Result<Table, RunError> {
+/// The rows of `text`, with their labels and their values of a `column`, if there is one, as far as these are `wanted`.
+pub(super) fn parse(path: &Path, text: &str, wanted: Wanted, column: Option<&str>) -> Result<Table, RunError> {
+    let column = column.filter(|_| wanted.column);
     let mut records = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let mistake = |column, message| RunError::Text { path: path.into(), line: number, column, message };
@@ -19,7 +20,7 @@ pub(super) fn parse(path: &Path, text: &str, wanted: bool, column: Option<&str>)
             let what = what.split(" at line ").next().unwrap_or_default();
             mistake(error.column().max(1), format!("not a JSON object on one line: {what}"))
         })?;
-        let label = if wanted { Some(label(&fields).map_err(|message| mistake(1, message))?) } else { None };
+        let label = if wanted.labels { Some(label(&fields).map_err(|message| mistake(1, message))?) } else { None };
         let group = match column {
             None => String::new(),
             Some(column) => fields.get(column).and_then(word).ok_or_else(|| {

@@ -62,6 +62,23 @@ struct Table {
     records: Vec<Record>,
 }
 
+/// What is looked for in the rows of a file.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// Whether each must have a label.
+    labels: bool,
+    /// Whether each must have the column that rows are dealt by, if they are.
+    column: bool,
+}
+
+impl Table {
+    /// The labels of a file of labelled rows, in order.
+    fn labels(&self) -> Vec<String> {
+        let of_rows = || in_order(self.records.iter().filter_map(|record| record.label.as_deref()).collect());
+        self.labels.clone().unwrap_or_else(of_rows)
+    }
+}
+
 /// A row with its label not looked up yet.
 struct Record {
     /// Where it is in the file, from 1.
@@ -104,12 +121,12 @@ impl Format {
         }
     }
 
-    /// The file at `path`; with labels, if these are `wanted`.
-    fn read(self, path: &Path, plan: &DataPlan, wanted: bool) -> Result<Table, RunError> {
+    /// The file at `path`.
+    fn read(self, path: &Path, plan: &DataPlan, wanted: Wanted) -> Result<Table, RunError> {
         match self {
             Self::Csv => csv::parse(path, &source::text(path)?, wanted),
             Self::Jsonl => jsonl::parse(path, &source::text(path)?, wanted, plan.column()),
-            Self::Cifar => cifar::parse(path, &source::bytes(path)?),
+            Self::Cifar => cifar::parse(path, &source::bytes(path)?, wanted),
             Self::Text => Ok(text::table(&source::text(path)?, plan.piece_bytes())),
         }
     }
@@ -121,44 +138,37 @@ impl Data {
     /// # Errors
     /// A file that can't be read, or the first mistake in one.
     pub fn read(plan: &DataPlan, task: TaskKind) -> Result<Self, RunError> {
-        let unknown = |path: &Path| RunError::Data { path: path.into(), message: "its format is not known".into() };
-        let read = |path: &Path, wanted| {
-            let format = Format::of(path).ok_or_else(|| unknown(path))?;
-            let table = format.read(path, plan, wanted)?;
-            if table.records.is_empty() {
-                return Err(RunError::Data { path: path.into(), message: "it has no rows".into() });
-            }
-            Ok(table)
+        let labels = task.has_labels();
+        let wanted = Wanted { labels, column: true };
+        let mut test = match &plan.test {
+            Some(path) => Some((path, read(path, plan, Wanted { column: false, ..wanted })?)),
+            None => None,
         };
-        let format = Format::of(&plan.file).ok_or_else(|| unknown(&plan.file))?;
-        let (own, test) = match &plan.test {
-            None if format == Format::Text => {
+        let own = match Format::of(&plan.file) {
+            Some(Format::Text) if test.is_none() => {
                 let text = source::text(&plan.file)?;
-                let (own, test) = text::cut(&text, plan.test_share());
+                let (own, end) = text::cut(&text, plan.test_share());
                 let table = |text| text::table(text, plan.piece_bytes());
-                (table(own), Some((&plan.file, table(test))))
+                test = Some((&plan.file, table(end)));
+                table(own)
             }
-            None => (read(&plan.file, task.has_labels())?, None),
-            Some(test) => (read(&plan.file, task.has_labels())?, Some((test, read(test, task.has_labels())?))),
+            _ => read(&plan.file, plan, wanted)?,
         };
-        let labels = match (&own.labels, task.has_labels()) {
-            (_, false) => Vec::new(),
-            (Some(labels), true) => labels.clone(),
-            (None, true) => in_order(own.records.iter().filter_map(|record| record.label.as_deref()).collect()),
-        };
+        let labels = if labels { own.labels() } else { Vec::new() };
+        let format = Format::of(&plan.file).unwrap_or(Format::Text);
         let mut data = Self { labels, rows: vec![], own: 0..0, test: None, anchors: None, format, header: own.header };
         data.own = data.add(&plan.file, own.records)?;
         if let Some((path, test)) = test {
-            data.compare(path, &plan.file, &test.header, &data.header)?;
-            if test.labels.is_some_and(|labels| labels != data.labels) {
-                let message = format!("its labels.json says other labels than that of {}", plan.file.display());
-                return Err(RunError::Data { path: path.clone(), message });
+            compare(path, &plan.file, "columns", &test.header, &data.header)?;
+            if let Some(labels) = test.labels.filter(|_| task.has_labels()) {
+                compare(path, &plan.file, "labels, by the labels.json beside it,", &labels, &data.labels)?;
             }
             data.test = Some(data.add(path, test.records)?);
         }
         if let Some(path) = &plan.anchors_file {
-            let anchors = read(path, false)?;
-            data.compare(path, &plan.file, csv::without_label(&anchors.header), csv::without_label(&data.header))?;
+            let anchors = read(path, plan, Wanted { labels: false, column: false })?;
+            let header = csv::without_label(&data.header);
+            compare(path, &plan.file, "columns", csv::without_label(&anchors.header), header)?;
             data.anchors = Some(data.add(path, anchors.records)?);
         }
         Ok(data)
@@ -168,7 +178,7 @@ impl Data {
     fn add(&mut self, path: &Path, records: Vec<Record>) -> Result<Range<usize>, RunError> {
         let start = self.rows.len();
         for Record { line, label, group, bytes } in records {
-            let class = match label.filter(|_| !self.labels.is_empty()) {
+            let class = match label {
                 None => 0,
                 Some(label) => self.labels.iter().position(|other| *other == label).ok_or_else(|| {
                     let message = format!("the label {label} is not among those of the training data");
@@ -180,15 +190,6 @@ impl Data {
         Ok(start..self.rows.len())
     }
 
-    /// Headers must be alike.
-    fn compare(&self, path: &Path, file: &Path, header: &str, other: &str) -> Result<(), RunError> {
-        if header == other {
-            return Ok(());
-        }
-        let message = format!("its columns are not those of {}", file.display());
-        Err(RunError::Data { path: path.into(), message })
-    }
-
     /// The extension of the files that nodes get.
     pub(crate) fn extension(&self) -> &'static str {
         self.format.extension()
@@ -196,7 +197,7 @@ impl Data {
 
     /// The file of some rows, with labels.
     pub(crate) fn file(&self, rows: &[usize]) -> Vec<u8> {
-        self.write(&self.header, rows, |bytes| Cow::Borrowed(bytes))
+        self.write(&self.header, rows, Cow::Borrowed)
     }
 
     /// The file of some rows, without labels.
@@ -217,6 +218,23 @@ impl Data {
         }
         file
     }
+}
+
+/// The file at `path`, which must have rows.
+fn read(path: &Path, plan: &DataPlan, wanted: Wanted) -> Result<Table, RunError> {
+    let mistake = |message: &str| RunError::Data { path: path.into(), message: message.into() };
+    let format = Format::of(path).ok_or_else(|| mistake("its format is not known"))?;
+    let table = format.read(path, plan, wanted)?;
+    if table.records.is_empty() { Err(mistake("it has no rows")) } else { Ok(table) }
+}
+
+/// What two files must have in common.
+fn compare<T: PartialEq + ?Sized>(path: &Path, file: &Path, what: &str, one: &T, other: &T) -> Result<(), RunError> {
+    if one == other {
+        return Ok(());
+    }
+    let message = format!("its {what} are not those of {}", file.display());
+    Err(RunError::Data { path: path.into(), message })
 }
 
 fn in_order(labels: BTreeSet<&str>) -> Vec<String> {

@@ -99,8 +99,11 @@ fn mistakes_in_jsonl_have_a_place() {
         let message = labelled_texts(&format!("{{\"label\": 1}}\n{line}\n")).unwrap_err();
         assert!(message.starts_with(said), "{message}");
     }
-    let keys = "file = \"x.jsonl\"\ntrain = 2\nanchors = 1\npartition = \"column\"\ncolumn = \"speaker\"";
-    let read = |lines: &[u8]| read(TaskKind::CausalLm, keys, &[("x.jsonl", lines)]);
+    // Rows that are not dealt need no column.
+    let keys = "file = \"x.jsonl\"\ntest = \"t.jsonl\"\nanchors_file = \"a.jsonl\"\n\
+                partition = \"column\"\ncolumn = \"speaker\"";
+    let files = [("t.jsonl", b"{\"text\": \"t\"}".as_slice()), ("a.jsonl", b"{}")];
+    let read = |lines: &[u8]| read(TaskKind::CausalLm, keys, &[&files[..], &[("x.jsonl", lines)]].concat());
     let data = read(b"{\"text\": \"a\", \"speaker\": \"Ada\"}\n{\"text\": \"a\", \"speaker\": 7}\n").unwrap();
     assert_eq!((data.rows[0].group.as_str(), data.rows[1].group.as_str()), ("Ada", "7"));
     assert!(data.labels.is_empty());
@@ -114,23 +117,26 @@ fn records(labels: &[u8]) -> Vec<u8> {
 
 #[test]
 fn cifar_records_are_read_and_written() {
-    let keys = format!("file = \"x.bin.gz\"\ntest = \"t.bin\"\nanchors = 1\n{DIRICHLET}");
+    let keys = format!("file = \"x.bin.gz\"\ntest = \"t.bin\"\nanchors_file = \"a.bin\"\n{DIRICHLET}");
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&records(&[1, 0, 1])).unwrap();
     let gzip = gzip.finish().unwrap();
-    let files: [(&str, &[u8]); 3] =
-        [("x.bin.gz", &gzip), ("t.bin", &records(&[0])), ("labels.json", b"[\"cat\", \"dog\", \"emu\"]")];
+    let (test, anchors) = (records(&[0]), records(&[255]));
+    let files: [(&str, &[u8]); 4] =
+        [("x.bin.gz", &gzip), ("t.bin", &test), ("a.bin", &anchors), ("labels.json", b"[\"cat\", \"dog\", \"emu\"]")];
     let data = read(TaskKind::ImageClassification, &keys, &files).unwrap();
     assert_eq!(data.labels, ["cat", "dog", "emu"]);
-    assert_eq!(data.rows.iter().map(|row| row.class).collect::<Vec<_>>(), [1, 0, 1, 0]);
+    assert_eq!(data.rows.iter().map(|row| row.class).collect::<Vec<_>>(), [1, 0, 1, 0, 0]);
+    assert_eq!(data.unlabelled_file(&[4]), records(&[0]));
     assert_eq!(data.file(&[0, 1, 2]), records(&[1, 0, 1]));
     assert_eq!(data.unlabelled_file(&[0, 1, 2]), records(&[0, 0, 0]));
     assert_eq!(data.extension(), "bin");
 
-    let plain = read(TaskKind::ImageClassification, &keys, &files[..2]).unwrap();
+    let plain = read(TaskKind::ImageClassification, &keys, &files[..3]).unwrap();
     assert_eq!((plain.labels.len(), plain.labels[9].as_str()), (10, "9"));
     let broken = |train: &[u8], labels: &[u8]| {
-        let files: [(&str, &[u8]); 3] = [("x.bin", train), ("t.bin", &records(&[0])), ("labels.json", labels)];
+        let files: [(&str, &[u8]); 4] =
+            [("x.bin", train), ("t.bin", &test), ("a.bin", &anchors), ("labels.json", labels)];
         read(TaskKind::ImageClassification, &keys.replace("x.bin.gz", "x.bin"), &files).unwrap_err()
     };
     assert!(broken(&records(&[0])[1..], b"[\"a\"]").starts_with("x.bin: its 3072 bytes are no records of 3073"));
