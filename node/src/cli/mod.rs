@@ -1,6 +1,7 @@
 //! The command line: a verb a file.
 
 mod charter;
+mod fetch;
 mod init;
 mod model;
 mod pretrain;
@@ -37,6 +38,8 @@ enum Verb {
     /// Write or show a charter: what all nodes of a network agree on.
     #[command(subcommand)]
     Charter(charter::Verb),
+    /// Download a backbone from the Hugging Face hub, or what is newer of it; print its folder.
+    Fetch(fetch::Flags),
     /// Run one node.
     Run(run::Flags),
     /// Show where a node is, from its state folder.
@@ -57,6 +60,7 @@ impl Cli {
             Verb::Simulate(flags) => simulate::run(flags),
             Verb::Init(flags) => init::run(&flags),
             Verb::Charter(verb) => charter::run(&verb),
+            Verb::Fetch(flags) => fetch::run(&flags),
             Verb::Run(flags) => run::run(flags),
             Verb::Status(flags) => status::run(&flags),
             Verb::Pretrain(flags) => pretrain::run(&flags),
