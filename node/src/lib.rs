@@ -4,6 +4,7 @@
 //! - [`runtime`]: one select loop that carries what happens to `heterotune_protocol::round::State` and back
 //! - [`net`]: the libp2p swarm; [`store`], [`disk`], [`events`]: the state folder; [`config`]: files people write
 //! - [`backbone`]: frozen pretrained models, a family a file; [`data`]: samples from files; [`dema`]: adapters, projections, alignment;
+//!   [`hub`]: backbones from the Hugging Face hub;
 //!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
 //!   [`acceptance`]: which mixture the node uses; [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions
 //! - [`cli`]: the binary's verbs, one a file
@@ -21,6 +22,7 @@ pub mod data;
 pub mod dema;
 pub mod disk;
 pub mod events;
+pub mod hub;
 pub mod lie;
 pub mod net;
 pub mod ops;

@@ -2,6 +2,7 @@
 
 mod charter;
 mod generate;
+mod fetch;
 mod init;
 mod model;
 mod pretrain;
@@ -39,6 +40,8 @@ enum Verb {
     /// Write or show a charter: what all nodes of a network agree on.
     #[command(subcommand)]
     Charter(charter::Verb),
+    /// Download a backbone from the Hugging Face hub, or what is newer of it; print its folder.
+    Fetch(fetch::Flags),
     /// Run one node.
     Run(run::Flags),
     /// Show where a node is, from its state folder.
@@ -67,6 +70,7 @@ impl Cli {
             Verb::Simulate(flags) => simulate::run(flags),
             Verb::Init(flags) => init::run(&flags),
             Verb::Charter(verb) => charter::run(&verb),
+            Verb::Fetch(flags) => fetch::run(&flags),
             Verb::Run(flags) => run::run(flags),
             Verb::Status(flags) => status::run(&flags),
             Verb::Eval(flags) => using::eval(&flags),

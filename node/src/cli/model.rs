@@ -2,6 +2,8 @@
 
 use crate::{
     backbone::{Options, Precision},
+    cli::fetch,
+    hub::{self, HubError},
     train::Settings,
 };
 use clap::Args;
@@ -9,9 +11,10 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct Frozen {
-    /// The frozen model: a folder in Hugging Face layout (config.json, model.safetensors, ..).
-    #[arg(long, value_name = "DIR")]
-    pub(super) backbone: PathBuf,
+    /// The frozen model: a folder in Hugging Face layout (config.json, model.safetensors, ..), or hf:ORG/NAME[@REVISION],
+    /// which is downloaded from the Hugging Face hub if the hub's cache on this machine does not hold it.
+    #[arg(long, value_name = "DIR|hf:ORG/NAME")]
+    backbone: String,
     /// Take only the model's first N layers.
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
@@ -21,6 +24,11 @@ pub(super) struct Frozen {
 }
 
 impl Frozen {
+    /// The frozen model's folder; what has to be downloaded is, with a word on standard error.
+    pub(super) fn folder(&self) -> Result<PathBuf, HubError> {
+        hub::folder(&self.backbone, &mut fetch::show())
+    }
+
     pub(super) fn options(&self) -> Options {
         Options { layers: self.layers, precision: self.precision }
     }

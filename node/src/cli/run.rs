@@ -71,7 +71,7 @@ pub(super) fn run(flags: Flags) -> Result<()> {
         state: flags.state,
         charter: flags.charter,
         frozen: flags.frozen.options(),
-        backbone: flags.frozen.backbone,
+        backbone: flags.frozen.folder()?,
         data: flags.data,
         listen: flags.listen,
         peers: flags.peers,

@@ -32,7 +32,7 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn open(&self) -> Result<Predictor> {
-        let (folder, options) = (&self.frozen.backbone, self.frozen.options());
+        let (folder, options) = (&self.frozen.folder()?, self.frozen.options());
         let Some(state) = &self.state else { return Ok(Predictor::bare(folder, options)?) };
         let charter = read_charter(&state.join("charter.toml"))
             .with_context(|| format!("{} is no state folder of a node that has run", state.display()))?;
