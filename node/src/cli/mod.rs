@@ -1,8 +1,8 @@
 //! The command line: a verb a file.
 
 mod charter;
-mod generate;
 mod fetch;
+mod generate;
 mod init;
 mod model;
 mod pretrain;
