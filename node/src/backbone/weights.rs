@@ -177,19 +177,26 @@ impl<'a> Model<'a> {
         Self { precision, ..self }
     }
 
-    /// Rows of the matrix `name`.weight as a map.
+    /// Rows of the matrix `name`.weight as a map, and with `bias` those of `name`.bias.
     fn part(
         &mut self,
         name: &str,
         (outputs, inputs): (usize, usize),
         rows: Range<usize>,
-        bias: Option<Tensor>,
+        bias: bool,
     ) -> Result<Linear, BackboneError> {
-        self.parameters += rows.len() * inputs;
-        let name = format!("{}{name}.weight", self.prefix);
+        let [weight_name, bias_name] = ["weight", "bias"].map(|part| format!("{}{name}.{part}", self.prefix));
+        self.parameters += rows.len() * (inputs + usize::from(bias));
+        let bias = || bias.then(|| self.weights.rows(&bias_name, &[outputs], rows.clone())).transpose();
         match format(self.precision, inputs) {
-            None => Ok(Linear::new(self.weights.rows(&name, &[outputs, inputs], rows)?, bias)?),
-            Some(format) => Ok(Linear::packed(self.packed(&name, (outputs, inputs), &rows, format)?, bias)?),
+            None => {
+                let weight = self.weights.rows(&weight_name, &[outputs, inputs], rows.clone())?;
+                Ok(Linear::new(weight, bias()?)?)
+            }
+            Some(format) => {
+                let weight = self.packed(&weight_name, (outputs, inputs), &rows, format)?;
+                Ok(Linear::packed(weight, bias()?)?)
+            }
         }
     }
 
@@ -237,12 +244,11 @@ impl Source for Model<'_> {
     }
 
     fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) -> Result<Linear, BackboneError> {
-        let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[outputs])).transpose()?;
         self.part(name, (outputs, inputs), 0..outputs, bias)
     }
 
     fn linear_rows(&mut self, name: &str, dims: (usize, usize), rows: Range<usize>) -> Result<Linear, BackboneError> {
-        self.part(name, dims, rows, None)
+        self.part(name, dims, rows, false)
     }
 }
 
