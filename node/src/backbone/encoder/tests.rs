@@ -23,14 +23,13 @@ fn bert() -> Reference {
     Reference::parse(include_str!("../fixtures/bert.json"))
 }
 
+/// RoBERTa's fixture has 14 positions, of which the first two are never a token's.
 #[test]
 fn every_kind_says_what_the_reference_says() {
     for reference in all() {
         let backbone = reference.load();
         reference.check(&*backbone);
-        let context =
-            if backbone.model_type() == "distilbert" || backbone.model_type() == "bert" { 12 } else { 14 - 2 };
-        assert_eq!(backbone.takes(), Takes::Tokens { vocabulary: 30, context });
+        assert_eq!(backbone.takes(), Takes::Tokens { vocabulary: 30, context: 12 });
     }
 }
 
@@ -45,13 +44,6 @@ fn prefixes_and_old_names_of_norms_change_nothing() {
         let renamed: HashMap<String, Tensor> =
             reference.weights().into_iter().map(|(name, tensor)| (old(&name), tensor)).collect();
         let folder = reference.folder_with(&renamed);
-        if reference.config["model_type"] == "distilbert" {
-            // It never was in TensorFlow.
-            assert!(
-                load(folder.path(), Options::default()).is_err()
-                    || !renamed.contains_key("embeddings.LayerNorm.weight")
-            );
-        }
         reference.check(&*load(folder.path(), Options::default()).unwrap());
     }
 }
@@ -78,7 +70,11 @@ fn padding_changes_nothing() {
 
 #[test]
 fn a_block_differentiates_as_finite_differences_do() {
-    for reference in all() {
+    for mut reference in all() {
+        if reference.config["model_type"] == "distilbert" {
+            // Finite differences stumble over the corner of ReLU.
+            reference.config["activation"] = json!("gelu");
+        }
         check_gradient(&*reference.load(), &reference.all());
     }
 }
