@@ -69,6 +69,11 @@ impl Acceptance {
         Ok(acceptance)
     }
 
+    /// The round whose mixture is in use.
+    pub(crate) fn uses(&self) -> Option<u64> {
+        self.uses
+    }
+
     /// Judges the mixture after `round` by its losses on the held-out samples, and keeps it for use unless they are
     /// worse than the best so far by more than chance explains.
     ///

@@ -2,6 +2,7 @@
 //! disk and the computing threads to [`State::handle`], and what it says back to them. It decides nothing itself.
 
 use crate::{
+    backbone,
     config::read_charter,
     disk::{self, Crash, Disk, Done, Sorted},
     events::{EventLog, unix_ms},
@@ -57,6 +58,8 @@ pub struct Options {
     pub charter: PathBuf,
     /// The backbone's folder.
     pub backbone: PathBuf,
+    /// How much of it is loaded, and in what precision.
+    pub frozen: backbone::Options,
     /// The data folder.
     pub data: PathBuf,
     /// Addresses to listen on.
@@ -110,7 +113,7 @@ pub async fn run(options: Options) -> Result<()> {
         let (options, charter) = (options.clone(), charter.clone());
         let private = options.state.join("private.safetensors");
         Trainer::start(charter.clone(), private, options.alone, report_sender, move || {
-            Ok(Learner::load(&options.backbone, &options.data, &charter, options.training)?)
+            Ok(Learner::load(&options.backbone, options.frozen, &options.data, &charter, options.training)?)
         })?
     };
     let liar = options.scenario.as_ref().zip(options.lie);
@@ -389,6 +392,7 @@ impl Node {
                 "shared_parameters": Layout::new(&self.charter).values(),
                 "samples": backbone.samples,
                 "classes": backbone.classes,
+                "shares_readout": backbone.shares_readout,
             })),
             Report::Alone(alone) => self.tell(json!({
                 "event": "alone",
@@ -398,9 +402,9 @@ impl Node {
                 "best_of": alone.best_of,
             })),
             Report::Aligned(fit) => self.tell(json!({"event": "aligned", "fit": fit})),
-            Report::Contribution(contribution, loss) => {
-                if let (Contribution::Update { round, .. }, Some(loss)) = (&contribution, loss) {
-                    self.tell(json!({"event": "trained", "round": round, "loss": loss}))?;
+            Report::Contribution(contribution, training) => {
+                if let (Contribution::Update { round, .. }, Some((loss, speed))) = (&contribution, training) {
+                    self.tell(json!({"event": "trained", "round": round, "loss": loss, "per_second": speed}))?;
                 }
                 self.contribute(contribution)
             }

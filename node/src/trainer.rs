@@ -4,7 +4,7 @@
 use crate::{
     acceptance::{Acceptance, Judgement},
     store::write_atomically,
-    train::{Accuracy, Alone, Description, Learner},
+    train::{Alone, Description, Learner, Score, Snapshot},
 };
 use anyhow::{Context as _, Result, bail};
 use heterotune_protocol::{
@@ -23,6 +23,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Instant,
 };
 use tokio::sync::mpsc::Sender;
 
@@ -33,6 +34,9 @@ const STACK_BYTES: usize = 64 * 1024 * 1024;
 /// more (measured on digits); below a twentieth, what the others send means nothing here.
 const FIT_MIN: f64 = 0.05;
 
+/// How tensors from before the last round are called in the private file.
+const BEFORE: &str = "before.";
+
 /// What the trainer reports.
 #[derive(Debug)]
 pub enum Report {
@@ -42,10 +46,11 @@ pub enum Report {
     Alone(Alone),
     /// The private projections are fitted, this well (R^2 per space).
     Aligned(Vec<f64>),
-    /// Something for the network, and the training loss where there was training.
-    Contribution(Contribution, Option<f32>),
+    /// Something for the network; where there was training, its loss, and how many tokens (or else samples) were learnt
+    /// from in a second.
+    Contribution(Contribution, Option<(f32, f64)>),
     /// How good the mixture after this round is on the common test.
-    Evaluated(u64, Accuracy),
+    Evaluated(u64, Score),
     /// What the node's held-out samples say of the newest mixture.
     Judged(Judgement),
     /// The final mixture is evaluated.
@@ -137,7 +142,7 @@ impl Trainer {
                     acceptance: None,
                 };
                 thread.report(Report::Loaded(thread.learner.description()))?;
-                if with_alone && let Some(alone) = thread.learner.alone()? {
+                if with_alone && let Some(alone) = thread.learner.alone(&thread.charter)? {
                     thread.report(Report::Alone(alone))?;
                 }
                 while let Some(work) = waiting.next() {
@@ -169,6 +174,8 @@ impl Drop for Trainer {
 #[derive(Default)]
 struct Residual {
     round: u64,
+    /// What was private to the learner before the round, where training changes it.
+    private: Option<Vec<u8>>,
     before: Vec<Vec<f32>>,
     after: Vec<Vec<f32>>,
 }
@@ -207,6 +214,10 @@ impl Thread {
                 self.report(Report::Contribution(Contribution::Statistics(statistics), None))
             }
             Work::Round { round, mixture } => {
+                if let Some(private) = self.residual.private.as_ref().filter(|_| round == self.residual.round) {
+                    // Trained before, but cut off before anybody knew: once more from the same beginning.
+                    self.learner.restore(private)?;
+                }
                 self.evaluate(round, &mixture)?;
                 self.train(round, &mixture)
             }
@@ -219,6 +230,7 @@ impl Thread {
 
     fn evaluate(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
         let made_by = round.saturating_sub(1);
+        self.keep(made_by, mixture)?;
         if let Some(accuracy) = self.learner.evaluate(mixture)? {
             self.report(Report::Evaluated(made_by, accuracy))?;
         }
@@ -226,6 +238,17 @@ impl Thread {
             let judgement = acceptance.judge(made_by, mixture, losses)?;
             self.report(Report::Judged(judgement))?;
         }
+        Ok(())
+    }
+
+    /// Keeps what the node knows after a round; what it knew long ago goes.
+    fn keep(&self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
+        let state = self.private.parent().context("the private file is in no folder")?;
+        let used = self.acceptance.as_ref().and_then(Acceptance::uses);
+        let old = Snapshot::make_room(state, used).with_context(|| format!("cannot write to {}", state.display()))?;
+        let snapshot = Snapshot { round, mixture: mixture.to_vec(), private: self.learner.save()? };
+        write_atomically(&Snapshot::path(state, round), &snapshot.encode()?, true)?;
+        old.iter().for_each(|path| drop(fs::remove_file(path)));
         Ok(())
     }
 
@@ -282,6 +305,10 @@ impl Thread {
         let tensors = SafeTensors::deserialize(&private)?;
         let residual = self.residual.bytes();
         let mut views: Vec<(String, TensorView<'_>)> = tensors.tensors();
+        if let Some(before) = &self.residual.private {
+            let before = SafeTensors::deserialize(before)?.tensors();
+            views.extend(before.into_iter().map(|(name, view)| (format!("{BEFORE}{name}"), view)));
+        }
         for (name, bytes) in &residual {
             views.push((name.clone(), TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?));
         }
@@ -292,11 +319,14 @@ impl Thread {
     }
 
     fn train(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
-        let trained = self.learner.train(round, mixture)?;
         if round != self.residual.round {
             self.residual.before = std::mem::take(&mut self.residual.after);
+            self.residual.private = self.learner.trains_privately().then(|| self.learner.save()).transpose()?;
             self.residual.round = round;
         }
+        let started = Instant::now();
+        let trained = self.learner.train(round, mixture)?;
+        let seconds = started.elapsed().as_secs_f64();
         let (groups, after) = trained
             .delta
             .iter()
@@ -317,7 +347,8 @@ impl Thread {
             bail!("training diverged in round {round} (the loss is {}); lower --rate", trained.loss);
         }
         self.save()?;
-        self.report(Report::Contribution(Contribution::Update { round, groups }, Some(trained.loss)))
+        let speed = trained.seen.1 as f64 / seconds.max(1e-9);
+        self.report(Report::Contribution(Contribution::Update { round, groups }, Some((trained.loss, speed))))
     }
 }
 
@@ -344,6 +375,10 @@ impl Residual {
             Some(view.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
         };
         let groups = |name| (0..).map_while(|at| group(name, at)).collect();
-        Ok(Self { round: round.unwrap_or(0), before: groups("before"), after: groups("after") })
+        let all = tensors.tensors();
+        let before = all.iter().filter_map(|(name, view)| Some((name.strip_prefix(BEFORE)?, view)));
+        let before: Vec<_> = before.collect();
+        let private = (!before.is_empty()).then(|| safetensors::serialize(before, None)).transpose()?;
+        Ok(Self { round: round.unwrap_or(0), private, before: groups("before"), after: groups("after") })
     }
 }

@@ -1,6 +1,6 @@
 //! What lies do: how good the honest nodes are among liars, and whom the screens left out.
 
-use crate::{Accuracy, Lie, Scenario, history::History, table};
+use crate::{Lie, Metric, Scenario, Score, history::History, table};
 use heterotune_crypto::NodeId;
 use heterotune_protocol::charter::Charter;
 use serde::Serialize;
@@ -9,15 +9,18 @@ use std::{
     fmt,
 };
 
-/// The honest nodes' accuracies, among themselves and among liars; means over the honest nodes.
+/// The honest nodes' scores, among themselves and among liars; means over the honest nodes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Damage {
+    /// What the scores are.
+    #[serde(skip)]
+    pub metric: Metric,
     /// Who lies.
     pub liars: Vec<String>,
     /// Without the liars: what lies are measured against.
-    pub honest_alone: Accuracy,
+    pub honest_alone: Score,
     /// With them, when they are honest too.
-    pub all_honest: Accuracy,
+    pub all_honest: Score,
     /// With them, lying.
     pub lies: Vec<LieSummary>,
 }
@@ -29,7 +32,7 @@ pub struct LieSummary {
     pub lie: Lie,
     /// How good the honest nodes are.
     #[serde(flatten)]
-    pub accuracy: Accuracy,
+    pub score: Score,
     /// Whose word did not count.
     pub left_out: LeftOut,
 }
@@ -67,7 +70,7 @@ impl LieSummary {
         for (id, reason) in refused {
             left_out.refused.entry(name(id)).or_insert_with(|| reason.clone());
         }
-        Self { lie, accuracy: History::mean_accuracy(honest), left_out }
+        Self { lie, score: History::mean_score(honest, scenario.metric()), left_out }
     }
 }
 
@@ -87,36 +90,38 @@ impl fmt::Display for LeftOut {
 
 impl Damage {
     /// The columns of its table.
-    pub(crate) const COLUMNS: [&str; 6] =
-        ["lie", "left out", "honest nodes' global", "own", "points to the honest alone: global", "own"];
+    pub(crate) fn columns(&self) -> Vec<String> {
+        let gain = format!("{} to the honest alone: global", self.metric.gain_unit());
+        let columns = ["lie", "left out", "honest nodes' global", "own", gain.as_str(), "own"];
+        columns.map(String::from).to_vec()
+    }
 
     /// How many of them hold text.
     pub(crate) const TEXT_COLUMNS: usize = 2;
 
     /// The rows of its table.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
-        let row = |name: &str, accuracy: Accuracy, left_out: String| {
-            let points = |is: f64, base: f64| format!("{:+.1}", 100.0 * (is - base));
+        let (metric, base) = (self.metric, self.honest_alone);
+        let row = |name: &str, score: Score, left_out: String| {
             vec![
                 name.to_owned(),
                 left_out,
-                format!("{:.3}", accuracy.global),
-                format!("{:.3}", accuracy.own),
-                points(accuracy.global, self.honest_alone.global),
-                points(accuracy.own, self.honest_alone.own),
+                metric.cell(score.global),
+                metric.cell(score.own),
+                metric.gain(score.global, base.global),
+                metric.gain(score.own, base.own),
             ]
         };
         let controls = [("the honest alone", self.honest_alone), ("nobody lies", self.all_honest)];
-        let controls = controls.map(|(name, accuracy)| row(name, accuracy, String::new()));
-        let lies = self.lies.iter().map(|one| row(one.lie.name(), one.accuracy, one.left_out.to_string()));
+        let controls = controls.map(|(name, score)| row(name, score, String::new()));
+        let lies = self.lies.iter().map(|one| row(one.lie.name(), one.score, one.left_out.to_string()));
         controls.into_iter().chain(lies).collect()
     }
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let header = Self::COLUMNS.map(String::from).to_vec();
-        let rows: Vec<_> = [header].into_iter().chain(self.rows()).collect();
+        let rows: Vec<_> = [self.columns()].into_iter().chain(self.rows()).collect();
         f.write_str(&table::align(&rows, Self::TEXT_COLUMNS))
     }
 }
@@ -139,8 +144,9 @@ mod tests {
         let one = LieSummary::new(Lie::Noise, &scenario, &charter, &honest);
         assert_eq!(one.left_out.to_string(), "genesis: hedy; rounds: hedy x2; refused: grace");
         assert_eq!(LeftOut::default().to_string(), "nobody");
-        let alone = Accuracy { global: one.accuracy.global + 0.02, own: one.accuracy.own };
-        let damage = Damage { liars: vec![], honest_alone: alone, all_honest: alone, lies: vec![one] };
+        let alone = Score { global: one.score.global + 0.02, own: one.score.own };
+        let damage =
+            Damage { metric: Metric::Accuracy, liars: vec![], honest_alone: alone, all_honest: alone, lies: vec![one] };
         assert_eq!(damage.rows()[2][4..], ["-2.0", "+0.0"]);
         assert_eq!(damage.to_string().lines().count(), 4);
         let json = serde_json::to_value(&damage.lies[0]).unwrap();

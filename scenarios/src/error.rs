@@ -36,6 +36,29 @@ pub enum RunError {
         /// What, and how to mend it.
         message: String,
     },
+    /// A data file that is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What, and how to mend it.
+        message: String,
+    },
+    /// A path below the folder of real data, which is not known.
+    #[error(
+        "{} is below HETEROTUNE_DATA, which is not set: set this environment variable to the folder that holds models/, \
+         text/ and vision/ with the pretrained models and data sets that this scenario uses",
+        .0.display()
+    )]
+    NoDataFolder(PathBuf),
+    /// A backbone whose tokenizer can't be told.
+    #[error("cannot tell the tokenizer of {}: {said}", path.display())]
+    Tokenizer {
+        /// The backbone.
+        path: PathBuf,
+        /// What the program said.
+        said: String,
+    },
     /// The wanted deal does not exist, or is too rare to be drawn.
     #[error("no deal found: {0}; mend [data] in the scenario")]
     Deal(String),

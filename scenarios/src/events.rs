@@ -13,12 +13,13 @@ use std::{
 /// Bytes read from a log at a time; what is more comes with the next look.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
-/// Accuracies from 0 to 1.
+/// How good a node is; in what, says the [`Metric`](crate::Metric).
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, Deserialize)]
-pub struct Accuracy {
-    /// Plain, on the common test set.
+pub struct Score {
+    /// On the common test set.
     pub global: f64,
-    /// Per class on the common test set, weighted by the node's own label shares, with its prior added.
+    /// For what the node is for. Accuracy: per class on the common test set, weighted by the node's own label shares, with
+    /// its prior added. Perplexity: on the rows that it has held out.
     pub own: f64,
 }
 
@@ -55,8 +56,10 @@ pub(crate) enum Event {
     Evaluated {
         round: u64,
         #[serde(flatten)]
-        accuracy: Accuracy,
+        score: Score,
     },
+    /// What its model writes.
+    Sample(Sample),
     /// A round was not complete in time.
     DeadlineMissed { round: u64, missing: Vec<NodeId> },
     /// All rounds are done.
@@ -90,9 +93,39 @@ pub struct Backbone {
 pub struct Alone {
     /// The better of the two, chosen on a held-out fold of its own data.
     #[serde(flatten)]
-    pub accuracy: Accuracy,
+    pub score: Score,
     /// All that were tried.
-    pub best_of: BTreeMap<String, Accuracy>,
+    pub best_of: BTreeMap<String, Score>,
+}
+
+/// What a node's model writes, to be read by people.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
+pub struct Sample {
+    /// When.
+    pub when: When,
+    /// What it was given.
+    pub prompt: String,
+    /// How it went on.
+    pub text: String,
+}
+
+/// When a sample was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// Before the first round.
+    Before,
+    /// After the last.
+    After,
+}
+
+impl std::fmt::Display for When {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Before => "before",
+            Self::After => "after",
+        })
+    }
 }
 
 /// A round, as one node closed it.
@@ -209,11 +242,13 @@ mod tests {
             r#"{"time_ms":1,"event":"evaluated","round":0,"global":0.5,"own":1}"#.into(),
             r#"{"time_ms":1,"event":"alone","chosen":"a","global":0.5,"own":0.9,"best_of":{"a":{"global":0.5,"own":0.9}}}"#
                 .into(),
+            r#"{"time_ms":1,"event":"sample","when":"before","prompt":"Once","text":" upon","tokens":2}"#.into(),
         ];
         fs::write(&log.path, lines.join("\n") + "\n").unwrap();
         let events = log.new_events().unwrap();
         assert!(matches!(&events[0], Event::RoundClosed(closed) if closed.left_out[0].to_string() == hash));
-        assert!(matches!(&events[1], Event::Evaluated { round: 0, accuracy } if accuracy.own == 1.0));
+        assert!(matches!(&events[1], Event::Evaluated { round: 0, score } if score.own == 1.0));
         assert!(matches!(&events[2], Event::Alone(alone) if alone.best_of["a"].global == 0.5));
+        assert!(matches!(&events[3], Event::Sample(Sample { when: When::Before, text, .. }) if text == " upon"));
     }
 }

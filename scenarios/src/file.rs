@@ -1,9 +1,11 @@
 //! The scenario file: what to run, as strict TOML in which every mistake has a line and a column.
 
-use crate::{Liars, Lie, RunError, embedded, settings};
+use crate::{
+    DataPlan, Liars, Lie, Metric, NodePlan, RunError, TaskPlan, TrainPlan, embedded, places, plan::Wrong, settings,
+};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
-    charter::{Anchors, Charter, Task},
+    charter::{Anchors, Charter, Task, Vocabulary},
     limits,
 };
 use serde::Deserialize;
@@ -21,6 +23,9 @@ pub struct Scenario {
     pub name: String,
     /// The seed of every random choice, unless the runner is given another.
     pub seed: u64,
+    /// What is learned.
+    #[serde(default)]
+    pub task: TaskPlan,
     /// What is learned from.
     pub data: DataPlan,
     /// The nodes.
@@ -44,56 +49,6 @@ pub struct Scenario {
     pub(crate) folder: Option<PathBuf>,
 }
 
-/// Which data there is and how it is dealt.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataPlan {
-    /// The CSV file.
-    pub file: PathBuf,
-    /// The seed of the shuffle that parts training and test rows.
-    pub split_seed: u64,
-    /// How many rows are for training; the others are the common test set.
-    pub train: usize,
-    /// How many of these are public and unlabelled.
-    pub anchors: u16,
-    /// How many labelled rows a node gets.
-    pub labelled_per_node: usize,
-    /// How many more it gets that it does not train on, but judges mixtures by.
-    #[serde(default)]
-    pub held_per_node: usize,
-    /// The Dirichlet concentration of a node's classes.
-    pub alpha: f64,
-    /// The least labels of any class in the whole network.
-    pub min_per_class: usize,
-    /// The least and the most classes of a node.
-    pub classes_per_node: [usize; 2],
-}
-
-/// One node.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodePlan {
-    /// Its name, also of its folder.
-    pub name: String,
-    /// The folder of its backbone.
-    pub backbone: PathBuf,
-    /// What it tells in place of what is true. No file says so: [`Liars`] are made for comparison only.
-    #[serde(skip)]
-    pub(crate) lie: Option<Lie>,
-}
-
-/// Local training.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainPlan {
-    /// Optimiser steps a round.
-    pub steps: u32,
-    /// Rows a step.
-    pub batch: u32,
-    /// The learning rate.
-    pub rate: f64,
-}
-
 /// A variant of the network, for comparison.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,16 +66,6 @@ impl Variant {
     /// Whether it is the scenario itself.
     pub fn changes_nothing(&self) -> bool {
         self.network.is_empty() && self.train.is_none()
-    }
-}
-
-impl TrainPlan {
-    /// The first mistake: its key, and what is wrong.
-    fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        let must = |holds: bool, key, message| if holds { Ok(()) } else { Err((key, message)) };
-        must(self.steps > 0, "steps", "must be at least 1")?;
-        must(self.batch > 0, "batch", "must be at least 1")?;
-        must(self.rate.is_finite() && self.rate > 0.0, "rate", "must be a positive number")
     }
 }
 
@@ -156,6 +101,11 @@ impl Scenario {
         }
         (scenario.source, scenario.folder) = (source, folder);
         Ok(scenario)
+    }
+
+    /// What the nodes' scores are.
+    pub fn metric(&self) -> Metric {
+        self.task.kind.metric()
     }
 
     /// The charter of this network, or of a `variant` of it.
@@ -194,21 +144,26 @@ impl Scenario {
     fn check(&self) -> Result<(), (Vec<String>, String)> {
         let at = |key: &str| key.split('.').map(String::from).collect::<Vec<_>>();
         let must = |holds: bool, key: &str, message: &str| if holds { Ok(()) } else { Err((at(key), message.into())) };
-        let data = &self.data;
         must((1..=limits::NAME_BYTES_MAX).contains(&self.name.len()), "name", "must have 1 to 64 bytes")?;
         must(i64::try_from(self.seed).is_ok(), "seed", "must be below 2^63, which is what TOML can hold")?;
-        must(data.train > usize::from(data.anchors), "data.train", "must be more than data.anchors")?;
-        must(data.labelled_per_node > 0, "data.labelled_per_node", "must be at least 1")?;
-        must((0.001..=1e6).contains(&data.alpha), "data.alpha", "must be from 0.001 to 1000000")?;
-        let [fewest, most] = data.classes_per_node;
-        must(1 <= fewest && fewest <= most, "data.classes_per_node", "must be [least, most], with 1 <= least <= most")?;
+        let below = |table: &str| {
+            let table = table.to_owned();
+            move |(key, message): Wrong| (at(&format!("{table}.{key}")), message)
+        };
+        self.task.check().map_err(below("task"))?;
+        self.data.check(self.task.kind).map_err(below("data"))?;
+        if let Some((key, _)) = self.paths().iter().find(|(_, path)| places::is_unknown(path)) {
+            must(false, key, "begins with a variable, and there is only $HETEROTUNE_DATA")?;
+        }
         let variants = self.ablations.iter().enumerate();
         let trained =
             variants.filter_map(|(index, variant)| Some((format!("ablation.{index}.train"), variant.train.as_ref()?)));
         for (table, train) in trained.chain([("train".to_string(), &self.train)]) {
-            train.check().map_err(|(key, message)| (at(&format!("{table}.{key}")), message.to_string()))?;
+            train.check().map_err(below(&table))?;
         }
         must((1..=limits::FOUNDERS_MAX).contains(&self.nodes.len()), "node", "there must be 1 to 64 nodes")?;
+        let empty = self.nodes.iter().position(|node| node.layers == Some(0));
+        empty.map_or(Ok(()), |index| must(false, &format!("node.{index}.layers"), "must be at least 1"))?;
 
         let names = |table: &str, names: Vec<&str>| {
             let mut seen = BTreeSet::new();
@@ -223,13 +178,18 @@ impl Scenario {
         names("ablation", self.ablations.iter().map(|variant| variant.name.as_str()).collect())?;
 
         if let Some(liars) = &self.liars {
-            liars.check(&self.nodes).map_err(|(key, message)| (at(&format!("liars.{key}")), message))?;
+            liars.check(&self.nodes).map_err(below("liars"))?;
         }
 
-        // The data file's labels are not known yet; two stand for them.
-        let stand_ins = Task::ImageClassification { labels: vec!["0".into(), "1".into()] };
-        let anchors = Anchors { digest: Digest::ZERO, count: data.anchors };
-        let stand_in = self.defaults(self.seed, stand_ins, anchors);
+        // The files' labels, tokenizers and number of anchors are not known yet; others stand for them.
+        let labels = ["0", "1"].map(String::from);
+        let vocabularies = (0u64..)
+            .zip(&self.task.readouts)
+            .map(|(index, _)| Vocabulary { tokenizer: Digest::of("stand-in", &[&index.to_le_bytes()]), tokens: 2 });
+        let task = self.task.charter(&labels, vocabularies.collect());
+        let most = u16::try_from(limits::ANCHORS_MAX).unwrap_or(u16::MAX);
+        let anchors = Anchors { digest: Digest::ZERO, count: self.data.anchors.unwrap_or(most) };
+        let stand_in = self.defaults(self.seed, task, anchors);
         let mut base = vec!["network".to_owned()];
         let charter = settings::check(stand_in, &self.network, &base)?;
         must(charter.rounds.total > 0, "network.rounds.total", "must be at least 1: a scenario has an end")?;
@@ -294,11 +254,56 @@ mod tests {
             ),
             ("[train]", "[liars]\nnodes = []\nlies = [\"white\"]\n[train]", "\"white", "unknown variant `white`"),
             ("rule = \"mean\"", "rule = \"mode\"", "rule = \"mode\"", "unknown variant `mode`"),
+            ("[data]", "[task]\nkind = \"poetry\"\n[data]", "\"poetry", "unknown variant `poetry`"),
+            ("[data]", "[task]\nreadouts = [\"x\"]\n[data]", "readouts = [\"x", "task.readouts: are for causal-lm"),
+            (
+                "file = \"data/digits.csv\"",
+                "file = \"$HOME/x.csv\"",
+                "file = \"$HOME",
+                "there is only $HETEROTUNE_DATA",
+            ),
+            ("file = \"data/digits.csv\"", "file = \"x.xls\"", "file = \"x.xls", "data.file: must end in .csv, .bin"),
+            ("split_seed = 0", "test = \"x.jsonl\"", "test = \"x.jsonl", "data.test: must be of the same kind"),
+            ("split_seed = 0", "test_share = 0.5", "test_share = 0.5", "data.test_share: is for a .txt"),
+            ("train = 1200", "", "[data]", "data.train: must be given"),
+            ("train = 1200", "train = 128", "train = 128", "data.train: must be more than data.anchors"),
+            ("anchors = 128", "", "[data]", "data.anchors: must be given"),
+            ("alpha = 0.1", "", "[data]", "data.alpha: must be given for partition = \"dirichlet\""),
+            ("alpha = 0.1", "partition = \"iid\"", "min_per_class", "min_per_class: is for partition = \"dirichlet\""),
+            ("alpha = 0.1", "alpha = 0.1\ncolumn = \"x\"", "column = \"x", "column: is for partition = \"column\""),
+            ("labelled_per_node = 40", "labelled_per_node = 0", "labelled_per_node = 0", "must be at least 1"),
+            ("[[node]]", "[[node]]\nlayers = 0", "layers = 0", "node.0.layers: must be at least 1"),
+            ("[[node]]", "[[node]]\nprecision = \"q2\"", "\"q2", "unknown variant `q2`"),
+            (
+                "steps = 5",
+                "branch_rate = -1.0\nsteps = 5",
+                "branch_rate",
+                "train.branch_rate: must be a positive number",
+            ),
+            ("steps = 5", "length = 1\nsteps = 5", "length = 1", "train.length: must be at least 2"),
         ] {
             let message = mistake(from, to);
             assert!(message.starts_with(&place(from, to, text)), "{message}, not {}", place(from, to, text));
             assert!(message.contains(said), "{message}");
         }
+    }
+
+    #[test]
+    fn texts_without_labels_are_dealt_without_them() {
+        let text = embedded::QUICKSTART.replacen("[data]", "[task]\nkind = \"causal-lm\"\n[data]", 1);
+        let text =
+            text.replace("data/digits.csv", "x.jsonl").replace("readout = \"statistics\"", "readout = \"trained\"");
+        let read = |text: String| Scenario::from_text(Path::new("x.toml"), text, None);
+        let message = read(text.clone()).unwrap_err().to_string();
+        assert!(message.contains("data.partition: must be \"iid\" or \"column\": texts for causal-lm"), "{message}");
+        let dirichlet = ["alpha = 0.1", "min_per_class = 5", "classes_per_node = [1, 8]"];
+        let text = dirichlet.iter().fold(text, |text, key| text.replace(key, ""));
+        let iid = text.replace("split_seed = 0", "partition = \"iid\"");
+        assert_eq!(read(iid.clone()).unwrap().metric(), Metric::Perplexity);
+        let statistics = iid.replace("readout = \"trained\"", "readout = \"statistics\"");
+        assert!(read(statistics).unwrap_err().to_string().contains("tokens have no class statistics"));
+        let message = read(iid.replace("x.jsonl", "x.csv")).unwrap_err().to_string();
+        assert!(message.contains("data.file: must end in .jsonl or .txt"), "{message}");
     }
 
     #[test]

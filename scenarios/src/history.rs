@@ -1,6 +1,9 @@
 //! What one node has reported so far, put together.
 
-use crate::events::{Accuracy, Alone, Backbone, Closed, Event, Finished};
+use crate::{
+    Metric,
+    events::{Alone, Backbone, Closed, Event, Finished, Sample, Score},
+};
 use heterotune_crypto::{Digest, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,8 +34,10 @@ pub struct History {
     pub losses: BTreeMap<u64, f64>,
     /// The rounds it closed.
     pub rounds: BTreeMap<u64, Closed>,
-    /// How good the shared mixture is on it, by round; 0 is the start.
-    pub accuracies: BTreeMap<u64, Accuracy>,
+    /// How good it is with the shared mixture, by round; 0 is the start.
+    pub scores: BTreeMap<u64, Score>,
+    /// What its model wrote.
+    pub samples: Vec<Sample>,
     /// How it ended.
     pub finished: Option<Finished>,
 }
@@ -66,7 +71,8 @@ impl History {
             Event::Refused { from, reason } => drop(self.refused.entry(from).or_insert(reason)),
             Event::Trained { round, loss } => self.losses.extend(loss.map(|loss| (round, loss))),
             Event::RoundClosed(closed) => drop(self.rounds.insert(closed.round, closed)),
-            Event::Evaluated { round, accuracy } => drop(self.accuracies.insert(round, accuracy)),
+            Event::Evaluated { round, score } => drop(self.scores.insert(round, score)),
+            Event::Sample(sample) => self.samples.push(sample),
             Event::Finished(finished) => self.finished = Some(finished),
             Event::DeadlineMissed { round, missing } => {
                 self.missed.extend(missing.iter().filter(|_| round > 0));
@@ -83,16 +89,18 @@ impl History {
         sent_by(round).saturating_sub(round.checked_sub(1).map_or(0, sent_by))
     }
 
-    /// The mean of some nodes' last evaluations.
-    pub(crate) fn mean_accuracy(nodes: &[Self]) -> Accuracy {
-        let of = |value: fn(Accuracy) -> f64| mean(nodes.iter().filter_map(Self::last_accuracy).map(value));
-        let (global, own) = (of(|last| last.global), of(|last| last.own));
-        Accuracy { global: global.unwrap_or_default(), own: own.unwrap_or_default() }
+    /// The mean of what counts of some nodes' evaluations.
+    pub(crate) fn mean_score(nodes: &[Self], metric: Metric) -> Score {
+        let scores = || nodes.iter().filter_map(|node| metric.result(&node.scores));
+        let (global, own) = (scores().map(|score| score.global), scores().map(|score| score.own));
+        Score { global: metric.mean(global).unwrap_or_default(), own: metric.mean(own).unwrap_or_default() }
     }
 
-    /// The last evaluation of the shared mixture.
-    pub fn last_accuracy(&self) -> Option<Accuracy> {
-        self.accuracies.last_key_value().map(|(_, accuracy)| *accuracy)
+    /// The mean of some nodes' evaluations after `round`; none where none has one.
+    pub(crate) fn mean_score_after(nodes: &[Self], round: u64, metric: Metric) -> Option<Score> {
+        let scores = || nodes.iter().filter_map(|node| node.scores.get(&round));
+        let (global, own) = (scores().map(|score| score.global), scores().map(|score| score.own));
+        Some(Score { global: metric.mean(global)?, own: metric.mean(own)? })
     }
 }
 

@@ -4,13 +4,14 @@
 //! program and comes back with a [`Summary`], or with one sentence in a [`RunError`].
 //!
 //! # Layout
-//! - what to run: [`file`](Scenario) and its charter `settings`, `embedded` (the quickstart, built in)
+//! - what to run: [`file`](Scenario), its tables' `plan`s and charter `settings`, `places` (where its files are),
+//!   `embedded` (the quickstart, built in)
 //! - who lies when that is asked for: [`Liars`]
 //! - who learns what: [`split()`] parts training from test rows, [`Data`] holds them, a [`Deal`] deals them out
 //! - running: `folder` (the output), `process` (one node), `network` (all of them, phase by phase), [`Runner`]
 //! - what nodes report: `events` (the lines of their logs), [`history`] (a node's lines put together)
-//! - what comes of it: [`check`] (what must hold in every run), [`summary`], [`damage`] (what lies did), `progress` and `table` (text),
-//!   `report` and `plot` (HTML)
+//! - what comes of it: [`check`] (what must hold in every run), [`summary`], [`Metric`] (what scores are), [`damage`]
+//!   (what lies did), `progress` and `table` (text), `report` and `plot` (HTML)
 //! - [`world`]: thousands of round machines in virtual time, instead of processes
 //!
 //! # What never comes in
@@ -28,7 +29,10 @@ mod file;
 mod folder;
 pub mod history;
 mod liars;
+mod metric;
 mod network;
+mod places;
+mod plan;
 mod plot;
 mod process;
 mod progress;
@@ -40,14 +44,17 @@ pub mod summary;
 mod table;
 #[cfg(test)]
 mod testing;
+mod tokenizer;
 pub mod world;
 
 pub use data::{Data, Row};
 pub use deal::{Deal, Share};
 pub use error::RunError;
-pub use events::{Accuracy, Alone, Backbone, Closed, Finished};
-pub use file::{DataPlan, NodePlan, Scenario, TrainPlan, Variant};
+pub use events::{Alone, Backbone, Closed, Finished, Sample, Score, When};
+pub use file::{Scenario, Variant};
 pub use liars::{Liars, Lie};
+pub use metric::Metric;
+pub use plan::{DataPlan, NodePlan, Partition, Precision, TaskKind, TaskPlan, TrainPlan};
 pub use report::Report;
 pub use runner::Runner;
 pub use split::split;

@@ -22,14 +22,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(180);
 pub(crate) struct Plan<'a> {
     /// The program.
     pub(crate) binary: &'a Path,
-    /// The scenario.
+    /// The scenario, each path where it is.
     pub(crate) scenario: &'a Scenario,
     /// How its nodes train.
     pub(crate) train: &'a TrainPlan,
     /// The seed.
     pub(crate) seed: u64,
-    /// Where the scenario's relative paths start.
-    pub(crate) inputs: &'a Path,
     /// The folder of the dealt data.
     pub(crate) data: &'a Path,
     /// Where the network's charter and nodes go.
@@ -58,11 +56,11 @@ pub(crate) fn run(plan: &Plan<'_>, progress: &mut Progress<'_>) -> Result<Vec<Hi
     progress.phase(&format!("started    {count} processes, logs in {}", network.logs().display()));
     network.wait("the nodes connect", |node| count == 1 || !node.peers.is_empty())?;
     progress.phase("connected  over TCP and QUIC on the loopback");
-    network.wait("the nodes align", |node| node.genesis.is_some() && node.accuracies.contains_key(&0))?;
+    network.wait("the nodes align", |node| node.genesis.is_some() && node.scores.contains_key(&0))?;
     check::genesis(&network.histories)?;
-    progress.aligned(&network.histories);
+    progress.aligned(plan.scenario.metric(), &network.histories);
     for round in 1..=plan.charter.rounds.total {
-        let done = |node: &History| node.rounds.contains_key(&round) && node.accuracies.contains_key(&round);
+        let done = |node: &History| node.rounds.contains_key(&round) && node.scores.contains_key(&round);
         network.wait_for(honest, &format!("round {round} runs"), done)?;
         let honest = network.histories.get(..honest).unwrap_or_default();
         check::round(round, plan.charter, honest)?;
@@ -104,21 +102,19 @@ impl Network<'_> {
         let plan = self.plan;
         let Some(node) = plan.scenario.nodes.get(self.processes.len()) else { return Ok(()) };
         let folder = self.logs().join(&node.name);
-        let train = plan.train;
         let mut arguments: Vec<OsString> = vec!["run".into()];
         let mut set = |name: &str, value: OsString| arguments.extend([name.into(), value]);
         set("--state", folder.clone().into());
         set("--charter", plan.folder.join("charter.toml").into());
-        set("--backbone", plan.inputs.join(&node.backbone).into());
+        set("--backbone", node.backbone.clone().into());
+        node.flags().into_iter().for_each(|(name, value)| set(name, value.into()));
         set("--data", plan.data.join(&node.name).into());
         set("--listen", "/ip4/127.0.0.1/tcp/0".into());
         set("--listen", "/ip4/127.0.0.1/udp/0/quic-v1".into());
         peers.iter().for_each(|peer| set("--peer", peer.into()));
         // One compute thread a node: sums of floats don't depend on how work was shared out.
         set("--threads", "1".into());
-        set("--steps", train.steps.to_string().into());
-        set("--batch", train.batch.to_string().into());
-        set("--rate", train.rate.to_string().into());
+        plan.train.flags().into_iter().for_each(|(name, value)| set(name, value.into()));
         set("--seed", plan.seed.to_string().into());
         set("--scenario", format!("{}/{}", plan.seed, node.name).into());
         if let Some(lie) = node.lie {

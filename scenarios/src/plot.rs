@@ -28,11 +28,18 @@ pub(crate) enum Scale {
 }
 
 impl Scale {
-    /// A linear scale of round steps around `values` and zero.
+    /// A linear scale of round steps around `values`; from 0 to 1 where there are none.
     pub(crate) fn around(values: impl Iterator<Item = f64>) -> Self {
-        let (low, high) = values.fold((0.0f64, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
-        let step = step((high - low).max(1e-9));
-        Self::Linear((low / step).floor() * step, (high / step).ceil().max(1.0) * step)
+        let finite = values.filter(|value| value.is_finite());
+        let ends = finite.fold(None, |ends: Option<(f64, f64)>, value| {
+            let (low, high) = ends.unwrap_or((value, value));
+            Some((low.min(value), high.max(value)))
+        });
+        let (low, high) = ends.unwrap_or((0.0, 1.0));
+        // Levels that hardly differ are still a plot.
+        let step = step((high - low).max(0.05 * high.abs()).max(1e-9));
+        let (low, high) = ((low / step).floor(), (high / step).ceil());
+        Self::Linear(low * step, high.max(low + 1.0) * step)
     }
 
     /// A logarithmic scale of whole powers around positive `values`.
@@ -80,7 +87,7 @@ fn step(range: f64) -> f64 {
 /// A plot over rounds.
 pub(crate) struct Plot {
     /// What it shows, for those who can't see it.
-    pub(crate) title: &'static str,
+    pub(crate) title: String,
     /// Its width and height. Text has the same size in all plots that are shown unscaled.
     pub(crate) size: (f64, f64),
     /// The vertical axis.
@@ -98,7 +105,7 @@ impl Plot {
         let span = last.saturating_sub(first).max(1) as f64;
         let x = |round: f64| LEFT + (round - first as f64) / span * (width - LEFT - RIGHT);
         let y = |value: f64| height - BOTTOM - scale.place(value) * (height - TOP - BOTTOM);
-        let title = escape(self.title);
+        let title = escape(&self.title);
         let mut svg = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\">");
         for value in scale.ticks() {
             let (y, label) = (y(value), (self.tick)(value));
@@ -184,9 +191,11 @@ mod tests {
     fn scales_have_round_ends_around_all_values() {
         let ticks = |values: &[f64]| Scale::around(values.iter().copied()).ticks();
         assert_eq!(
-            ticks(&[0.2, 0.9]),
+            ticks(&[0.0, 0.2, 0.9]),
             [0.0, 0.1, 0.2, 0.30000000000000004, 0.4, 0.5, 0.6000000000000001, 0.7000000000000001, 0.8, 0.9]
         );
+        assert_eq!(ticks(&[36.2, 39.1]), [36.0, 36.5, 37.0, 37.5, 38.0, 38.5, 39.0, 39.5]);
+        assert!(ticks(&[5.0]).len() > 1 && ticks(&[5.0])[0] == 5.0);
         assert_eq!(ticks(&[-0.3, 1.4]), [-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]);
         assert!(ticks(&[]).iter().all(|tick| tick.is_finite()));
         assert_eq!(Scale::powers_around([250.0, 4e6].into_iter()).ticks(), [1e2, 1e3, 1e4, 1e5, 1e6, 1e7]);
@@ -198,7 +207,7 @@ mod tests {
         let line = Line { name: "<b>".into(), class: "one".into(), points: vec![(1.0, 0.5), (2.0, f64::NAN)] };
         let scale = Scale::Linear(0.0, 1.0);
         let tick = |value| format!("{value:.1}");
-        let svg = Plot { title: "a\"b", size: (400.0, 200.0), scale, rounds: (1, 2), tick }.draw(&[line]);
+        let svg = Plot { title: "a\"b".into(), size: (400.0, 200.0), scale, rounds: (1, 2), tick }.draw(&[line]);
         assert!(svg.contains("&lt;b&gt;") && svg.contains("a&quot;b") && !svg.contains("<b>") && !svg.contains("NaN"));
     }
 }

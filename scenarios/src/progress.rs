@@ -1,7 +1,7 @@
 //! What is printed while a scenario runs: the deal, the phases, a line a round.
 
 use crate::{
-    Deal, Scenario,
+    Deal, Metric, Scenario, Score, Share,
     history::{History, mean},
     network::names,
     table,
@@ -40,31 +40,34 @@ impl<'a> Progress<'a> {
     }
 
     /// Who got what.
-    pub(crate) fn deal(&mut self, scenario: &Scenario, deal: &Deal) {
-        self.line(&format!(
-            "labelled rows of each class, draw {} (first with {} or more of every class and {} to {} classes a node):\n",
-            deal.draw,
-            scenario.data.min_per_class,
-            scenario.data.classes_per_node[0],
-            scenario.data.classes_per_node[1]
-        ));
+    pub(crate) fn deal(&mut self, deal: &Deal) {
+        self.line(&format!("{}:\n", deal.title()));
+        let table = if deal.labels.is_empty() { deal.sizes() } else { Self::counts(deal) };
+        self.line(&table::align(&table, 1));
+        let values: Vec<String> = deal.shares.iter().filter_map(Share::values_listed).collect();
+        if !values.is_empty() {
+            self.line(&(values.join("\n") + "\n"));
+        }
+    }
+
+    /// The table of a deal with labels.
+    fn counts(deal: &Deal) -> Vec<Vec<String>> {
         let header = ["node".to_owned()].into_iter().chain(deal.labels.iter().cloned()).collect();
         let rows = deal.shares.iter().map(|share| {
             let count = |count: &usize| if *count == 0 { "·".to_owned() } else { count.to_string() };
             [share.name.clone()].into_iter().chain(share.per_class.iter().map(count)).collect()
         });
-        let rows: Vec<Vec<String>> = [header].into_iter().chain(rows).collect();
-        self.line(&table::align(&rows, 1));
+        [header].into_iter().chain(rows).collect()
     }
 
     /// How well the nodes fit together before the first round, and the head of the lines that follow.
-    pub(crate) fn aligned(&mut self, nodes: &[History]) {
+    pub(crate) fn aligned(&mut self, metric: Metric, nodes: &[History]) {
         let spaces = nodes.iter().filter_map(|node| node.fit.as_ref()).map(Vec::len).max().unwrap_or(0);
         let fit = |space: usize| mean(nodes.iter().filter_map(|node| node.fit.as_ref()?.get(space).copied()));
         let fits: Vec<String> = (0..spaces).filter_map(fit).map(|fit| format!("{fit:.2}")).collect();
-        let (global, own) = accuracy(nodes, 0);
+        let (global, own) = score(metric, nodes, 0);
         let fits = if fits.is_empty() { "by random maps".into() } else { format!("to fits of {}", fits.join(", ")) };
-        self.phase(&format!("aligned    {fits}; accuracy before training: global {global}, own {own}"));
+        self.phase(&format!("aligned    {fits}; {metric} before training: global {global}, own {own}"));
         self.line("\n           round  nodes    loss  global     own  agreement  sent a node");
     }
 
@@ -74,7 +77,7 @@ impl<'a> Progress<'a> {
         let or_dash = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
         let loss = mean(nodes.iter().filter_map(|node| node.losses.get(&round).copied()));
         let sent = mean(nodes.iter().map(|node| node.bytes_sent_in(round) as f64)).unwrap_or_default();
-        let (global, own) = accuracy(nodes, round);
+        let (global, own) = score(scenario.metric(), nodes, round);
         let mut line = format!(
             " {round:>5}  {:>5}  {:>6}  {global:>6}  {own:>6}  {:>9}  {:>11}",
             format!("{}/{}", closed.updates, scenario.nodes.len()),
@@ -95,9 +98,9 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// Mean global and own accuracy after `round`.
-fn accuracy(nodes: &[History], round: u64) -> (String, String) {
-    let accuracies = || nodes.iter().filter_map(|node| node.accuracies.get(&round));
-    let text = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
-    (text(mean(accuracies().map(|accuracy| accuracy.global))), text(mean(accuracies().map(|accuracy| accuracy.own))))
+/// Mean global and own score after `round`.
+fn score(metric: Metric, nodes: &[History], round: u64) -> (String, String) {
+    let score = History::mean_score_after(nodes, round, metric);
+    let text = |value: fn(Score) -> f64| score.map_or("-".into(), |score| metric.cell(value(score)));
+    (text(|score| score.global), text(|score| score.own))
 }

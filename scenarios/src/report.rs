@@ -1,9 +1,9 @@
 //! The report of a run: one HTML page that needs nothing else, no script and no network.
 
 use crate::{
-    Deal, Summary,
+    Deal, Metric, Share, Summary,
     damage::Damage,
-    history::{History, mean},
+    history::History,
     plot::{Line, Plot, Scale, escape},
     summary::AblationSummary,
     table,
@@ -34,7 +34,7 @@ pub struct Report<'a> {
 impl Report<'_> {
     /// The page.
     pub fn to_html(&self) -> String {
-        let summary = self.summary;
+        let (summary, metric) = (self.summary, self.summary.metric);
         let name = escape(&summary.scenario);
         let intro = format!(
             "{} nodes with different frozen backbones, each a process of its own, {} rounds in {:.0} s. Network <code>{}</code>; all nodes ended with mixture <code>{}</code>.",
@@ -48,17 +48,18 @@ impl Report<'_> {
         let body = [
             self.figures(),
             section(
-                "Accuracy on the common test set",
+                &format!("{} on the common test set", capital(metric)),
                 "Each colour is a node: solid, with the shared mixture after each round (0 is the start that all agree on); dashed, the best it can do alone. Heavy: the means.",
-                &self.accuracy_plot(),
+                &self.score_plot(),
             ),
-            section("Nodes", "Global: plain accuracy on the common test set. Own: the same, weighted by the classes that the node has seen.", &self.node_table()),
+            section("Nodes", &capital(table::explanation(metric)), &self.node_table()),
+            self.samples(),
             pair(
                 section("Agreement of updates", "The mean cosine between the updates of a round: 1, all pull the same way; 0, they have nothing in common; below, they pull apart.", &self.agreement_plot()),
                 section("Bytes sent by each node", &table::bytes_sentence(summary), &self.bytes_plot()),
             ),
             pair(
-                section("Who has which labels", &format!("Labelled training rows of each class; draw {} of the deal.", self.deal.draw), &self.deal_table()),
+                section("Who has what", &format!("{}.", capital(self.deal.title())), &self.deal_table()),
                 section("What the nodes agreed on", "The charter's main settings.", &self.charter_table()),
             ),
             if summary.ablation.is_empty() { String::new() } else {
@@ -74,14 +75,15 @@ impl Report<'_> {
     }
 
     fn figures(&self) -> String {
-        let (mean, bytes) = (&self.summary.mean, &self.summary.bytes);
-        let percent = |share: f64| format!("{:.1} %", share * 100.0);
+        let (mean, bytes, metric) = (&self.summary.mean, &self.summary.bytes, self.summary.metric);
+        let figure = |score: f64| metric.figure(score, 1);
+        let about = |what: &str, alone: f64, network: f64| {
+            let gain = format!("{} {}", metric.gain(network, alone), metric.gain_unit());
+            (figure(network), format!("{what} {metric} in the network; alone {}, {gain}", figure(alone)))
+        };
         let figures = [
-            (
-                percent(mean.network_global),
-                format!("global accuracy in the network; alone {}", percent(mean.alone_global)),
-            ),
-            (percent(mean.network_own), format!("own accuracy in the network; alone {}", percent(mean.alone_own))),
+            about("global", mean.alone_global, mean.network_global),
+            about("own", mean.alone_own, mean.network_own),
             (table::bytes(bytes.sent_per_node_per_round), "sent by a node in a round".into()),
             (format!("{:.0} x", bytes.reduction), "less than sending whole models".into()),
         ];
@@ -95,7 +97,7 @@ impl Report<'_> {
         self.summary.round_log.last().map_or(1, |round| round.round)
     }
 
-    fn accuracy_plot(&self) -> String {
+    fn score_plot(&self) -> String {
         let last = self.last_round();
         let level = |value: f64| vec![(0.0, value), (last as f64, value)];
         let mut lines = Vec::new();
@@ -105,33 +107,37 @@ impl Report<'_> {
                 lines.push(Line {
                     name: String::new(),
                     class: format!("alone {hue}"),
-                    points: level(alone.accuracy.global),
+                    points: level(alone.score.global),
                 });
             }
-            let points = node.accuracies.iter().map(|(round, accuracy)| (*round as f64, accuracy.global)).collect();
+            let points = node.scores.iter().map(|(round, score)| (*round as f64, score.global)).collect();
             lines.push(Line { name: node.name.clone(), class: hue, points });
         }
         let rounds = 0..=last;
-        let means = rounds.filter_map(|round| {
-            let values =
-                self.histories.iter().filter_map(|node| node.accuracies.get(&round)).map(|accuracy| accuracy.global);
-            Some((round as f64, mean(values)?))
-        });
+        let metric = self.summary.metric;
+        let means = rounds
+            .filter_map(|round| Some((round as f64, History::mean_score_after(self.histories, round, metric)?.global)));
         lines.push(Line { name: "mean in the network".into(), class: "strong".into(), points: means.collect() });
         let alone = level(self.summary.mean.alone_global);
         lines.push(Line { name: "mean alone".into(), class: "strong alone".into(), points: alone });
-        let tick = |share| format!("{:.0} %", share * 100.0);
-        let scale = Scale::Linear(0.0, 1.0);
-        Plot { title: "accuracy by round", size: WIDE, scale, rounds: (0, last), tick }.draw(&lines)
+        let (scale, tick): (Scale, fn(f64) -> String) = match metric {
+            Metric::Accuracy => (Scale::Linear(0.0, 1.0), |score| Metric::Accuracy.figure(score, 0)),
+            Metric::Perplexity => {
+                let scores = lines.iter().flat_map(|line| &line.points).map(|(_, score)| *score);
+                (Scale::around(scores), |score| Metric::Perplexity.figure(score, 1))
+            }
+        };
+        let title = format!("{metric} by round");
+        Plot { title, size: WIDE, scale, rounds: (0, last), tick }.draw(&lines)
     }
 
     fn agreement_plot(&self) -> String {
         let rounds = self.summary.round_log.iter();
         let points: Vec<(f64, f64)> = rounds.filter_map(|round| Some((round.round as f64, round.agreement?))).collect();
-        let scale = Scale::around(points.iter().map(|(_, value)| *value));
+        let scale = Scale::around([0.0].into_iter().chain(points.iter().map(|(_, value)| *value)));
         let line = Line { name: "mean cosine".into(), class: "hue-0".into(), points };
         let (rounds, tick) = ((1, self.last_round()), |cosine| format!("{cosine:.3}"));
-        Plot { title: "agreement of updates by round", size: HALF, scale, rounds, tick }.draw(&[line])
+        Plot { title: "agreement of updates by round".into(), size: HALF, scale, rounds, tick }.draw(&[line])
     }
 
     fn bytes_plot(&self) -> String {
@@ -152,18 +158,51 @@ impl Report<'_> {
         let scale = Scale::powers_around(lines.iter().flat_map(|line| &line.points).map(|(_, value)| *value));
         // Whole powers of ten need no decimals.
         let tick = |bytes| table::bytes(bytes).replace(".00", "").replace(".0", "");
-        Plot { title: "bytes sent by each node by round", size: HALF, scale, rounds: (1, last), tick }.draw(&lines)
+        Plot { title: "bytes sent by each node by round".into(), size: HALF, scale, rounds: (1, last), tick }
+            .draw(&lines)
     }
 
     fn node_table(&self) -> String {
         let row = |cells: &[String]| row("td", cells, table::TEXT_COLUMNS);
-        let body: String = self.summary.nodes.iter().map(|node| row(&table::cells(node))).collect();
+        let body: String =
+            self.summary.nodes.iter().map(|node| row(&table::cells(node, self.summary.metric))).collect();
         let head = self::row("th", &table::COLUMNS.map(String::from), table::TEXT_COLUMNS);
         let foot = row(&table::mean_cells(self.summary));
         format!("<table><thead>{head}</thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table>")
     }
 
+    /// What models write, where they do.
+    fn samples(&self) -> String {
+        let nodes = self.summary.nodes.iter();
+        let samples = nodes.flat_map(|node| node.samples.iter().map(move |sample| (&node.name, sample)));
+        let rows: String = samples
+            .map(|(name, sample)| {
+                let (name, prompt, text) = (escape(name), escape(&sample.prompt), escape(&sample.text));
+                let when = sample.when;
+                format!("<tr><td class=\"text\">{name}</td><td class=\"text\">{when}</td><td class=\"sample\"><b>{prompt}</b>{text}</td></tr>")
+            })
+            .collect();
+        if rows.is_empty() {
+            return rows;
+        }
+        let about = "What each model makes of a beginning (bold), before the first round and after the last.";
+        section("What they write", about, &format!("<table>{rows}</table>"))
+    }
+
     fn deal_table(&self) -> String {
+        let values = self.deal.shares.iter().filter_map(Share::values_listed);
+        let values: String = values.map(|line| format!("<p>{}</p>", escape(&line))).collect();
+        let table = if self.deal.labels.is_empty() { self.sizes_table() } else { self.counts_table() };
+        table + &values
+    }
+
+    fn sizes_table(&self) -> String {
+        let sizes = self.deal.sizes();
+        let rows = sizes.iter().enumerate().map(|(index, cells)| row(if index == 0 { "th" } else { "td" }, cells, 1));
+        format!("<table>{}</table>", rows.collect::<String>())
+    }
+
+    fn counts_table(&self) -> String {
         let head: String = self.deal.labels.iter().map(|label| format!("<th>{}</th>", escape(label))).collect();
         let most = self.deal.shares.iter().flat_map(|share| &share.per_class).max().copied().unwrap_or(0).max(1) as f64;
         let cell = |count: &usize| match count {
@@ -173,7 +212,7 @@ impl Report<'_> {
                 format!("<td style=\"background: rgb(var(--heat) / {strength:.2})\">{count}</td>")
             }
         };
-        let row = |share: &crate::Share| {
+        let row = |share: &Share| {
             let cells: String = share.per_class.iter().map(cell).collect();
             format!("<tr><th class=\"text\">{}</th>{cells}</tr>", escape(&share.name))
         };
@@ -202,8 +241,8 @@ impl Report<'_> {
 
     fn ablation_table(&self) -> String {
         let variant = |variant: &AblationSummary| {
-            let accuracies = [variant.network_global, variant.network_own].map(|share| format!("{share:.3}"));
-            row("td", &[[variant.name.clone()].as_slice(), &accuracies].concat(), 1)
+            let scores = [variant.network_global, variant.network_own].map(|score| self.summary.metric.cell(score));
+            row("td", &[[variant.name.clone()].as_slice(), &scores].concat(), 1)
         };
         let body: String = self.summary.ablation.iter().map(variant).collect();
         let head = row("th", &["variant", "network global", "own"].map(String::from), 1);
@@ -217,9 +256,16 @@ fn lies(damage: &Damage) -> String {
         "{} lie, one lie a run, and the others learn with them; means over the others, with the same data.",
         damage.liars.join(", ")
     );
-    let head = row("th", &Damage::COLUMNS.map(String::from), Damage::TEXT_COLUMNS);
+    let head = row("th", &damage.columns(), Damage::TEXT_COLUMNS);
     let body: String = damage.rows().iter().map(|cells| row("td", cells, Damage::TEXT_COLUMNS)).collect();
     section("What lies do", &about, &format!("<table><thead>{head}</thead><tbody>{body}</tbody></table>"))
+}
+
+/// A text with its first letter large.
+fn capital(text: impl ToString) -> String {
+    let text = text.to_string();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn section(title: &str, about: &str, content: &str) -> String {
@@ -238,7 +284,7 @@ fn row(tag: &str, cells: &[String], text: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Scenario, testing};
+    use crate::{Sample, Scenario, Score, TaskKind, When, testing};
     use std::path::Path;
 
     #[test]
@@ -248,7 +294,7 @@ mod tests {
         let (charter, deal) = (testing::charter(8, 10), testing::deal(8));
         let scenario = Scenario::quickstart().unwrap();
         let mut summary = Summary::new(&scenario, charter.id().unwrap(), 60.0, &histories, Path::new("x")).unwrap();
-        summary.ablation.push(AblationSummary::new("mean", &histories));
+        summary.ablation.push(AblationSummary::new("mean", Metric::Accuracy, &histories));
         let html = Report { charter: &charter, deal: &deal, histories: &histories, summary: &summary }.to_html();
         assert!(html.contains("&lt;script&gt;") && !html.contains("<script"));
         assert!(!html.contains("http") && !html.contains("NaN"));
@@ -257,8 +303,40 @@ mod tests {
             let (open, close) = (html.matches(&format!("<{tag}")).count(), html.matches(&format!("</{tag}>")).count());
             assert!(open >= close && close > 0, "{tag}");
         }
+        assert!(html.contains("Accuracy on the common test set") && html.contains("60 %"));
         if let Ok(path) = std::env::var("HETEROTUNE_REPORT_PREVIEW") {
             std::fs::write(path, html).unwrap();
         }
+    }
+
+    #[test]
+    fn a_language_models_page_is_of_perplexities() {
+        let mut histories = testing::histories(8, 4);
+        for node in &mut histories {
+            node.scores
+                .values_mut()
+                .for_each(|score| *score = Score { global: 40.0 / score.global, own: 30.0 / score.own });
+            node.alone.as_mut().unwrap().score = Score { global: 45.0, own: 36.0 };
+            let (prompt, text) = ("ROMEO:".into(), " <thou>".into());
+            node.samples.push(Sample { when: When::After, prompt, text });
+        }
+        let (charter, mut deal) = (testing::charter(8, 4), testing::deal(8));
+        deal.labels.clear();
+        deal.shares[2].values = vec!["Romeo".into()];
+        let mut scenario = Scenario::quickstart().unwrap();
+        scenario.task.kind = TaskKind::CausalLm;
+        let summary = Summary::new(&scenario, charter.id().unwrap(), 60.0, &histories, Path::new("x")).unwrap();
+        let html = Report { charter: &charter, deal: &deal, histories: &histories, summary: &summary }.to_html();
+        for said in [
+            "Perplexity on the common test set",
+            "perplexity by round",
+            "<b>ROMEO:</b> &lt;thou&gt;",
+            "per cent",
+            "<th>bytes</th>",
+            "node-2: Romeo",
+        ] {
+            assert!(html.contains(said), "{said}");
+        }
+        assert!(!html.contains("ccuracy") && !html.contains("NaN"));
     }
 }

@@ -7,11 +7,13 @@ use crate::{
     folder::{self, Folder},
     history::History,
     network::{self, Plan},
+    places::Places,
     progress::Progress,
     report::Report,
     summary::{AblationSummary, Summary},
+    tokenizer,
 };
-use heterotune_protocol::charter::{Charter, Task};
+use heterotune_protocol::charter::Charter;
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -48,17 +50,20 @@ impl Runner<'_> {
         let liars = liars.transpose()?;
         let mut progress = Progress::new(progress);
         let mut taken = Folder::take(&out)?;
-        let inputs = inputs(scenario, taken.path())?;
-        let data = Data::from_file(&inputs.join(&scenario.data.file))?;
+        let scenario = &located(scenario, taken.path())?;
+        let metric = scenario.metric();
+        let readouts = scenario.task.readouts.iter();
+        let vocabularies: Vec<_> =
+            readouts.map(|path| tokenizer::vocabulary(&binary, path)).collect::<Result<_, _>>()?;
+        let data = Data::read(&scenario.data, scenario.task.kind)?;
         let deal = Deal::draw(scenario, &data, seed)?;
         // All that can be wrong with the scenario's files is found by now: an earlier run's results may go.
         taken.empty(&scenario.source)?;
         let out = taken.path();
         let dealt = out.join("data");
         let anchors = deal.write(&data, &dealt)?;
-        let charter = |scenario: &Scenario, variant| {
-            scenario.charter(seed, Task::ImageClassification { labels: deal.labels.clone() }, anchors.clone(), variant)
-        };
+        let task = scenario.task.charter(&deal.labels, vocabularies);
+        let charter = |scenario: &Scenario, variant| scenario.charter(seed, task.clone(), anchors.clone(), variant);
 
         let main = charter(scenario, None)?;
         let id = main.id()?;
@@ -68,7 +73,7 @@ impl Runner<'_> {
             deal.shares.len(),
             id.0.short()
         ));
-        progress.deal(scenario, &deal);
+        progress.deal(&deal);
         let network = |scenario: &Scenario,
                        charter: &Charter,
                        train: &TrainPlan,
@@ -78,8 +83,8 @@ impl Runner<'_> {
             let text = toml::to_string(charter)
                 .map_err(|error| RunError::Encode { what: "the charter", message: error.to_string() })?;
             folder::write(&folder.join("charter.toml"), text.as_bytes())?;
-            let (binary, inputs, data) = (&binary, &inputs, &dealt);
-            let plan = Plan { binary, scenario, train, seed, inputs, data, folder, charter, alone };
+            let (binary, data) = (&binary, &dealt);
+            let plan = Plan { binary, scenario, train, seed, data, folder, charter, alone };
             network::run(&plan, progress)
         };
         let started = progress.seconds();
@@ -89,14 +94,14 @@ impl Runner<'_> {
 
         for variant in scenario.ablations.iter().filter(|_| ablation) {
             let of = if variant.changes_nothing() {
-                AblationSummary::new(&variant.name, &histories)
+                AblationSummary::new(&variant.name, metric, &histories)
             } else {
                 progress.line(&format!("\nablation {}", variant.name));
                 let folder = out.join("ablation").join(&variant.name);
                 let train = variant.train.as_ref().unwrap_or(&scenario.train);
                 let charter = charter(scenario, Some(variant))?;
                 let histories = network(scenario, &charter, train, &folder, false, &mut progress)?;
-                AblationSummary::new(&variant.name, &histories)
+                AblationSummary::new(&variant.name, metric, &histories)
             };
             summary.ablation.push(of);
         }
@@ -132,10 +137,12 @@ fn damage(
 ) -> Result<Damage, RunError> {
     let (_, alone) = run("honest-alone", &scenario.without(liars))?;
     let honest: Vec<History> = all.iter().filter(|node| !liars.nodes.contains(&node.name)).cloned().collect();
+    let metric = scenario.metric();
     let mut damage = Damage {
+        metric,
         liars: liars.nodes.clone(),
-        honest_alone: History::mean_accuracy(&alone),
-        all_honest: History::mean_accuracy(&honest),
+        honest_alone: History::mean_score(&alone, metric),
+        all_honest: History::mean_score(&honest, metric),
         lies: Vec::new(),
     };
     for lie in &liars.lies {
@@ -146,9 +153,9 @@ fn damage(
     Ok(damage)
 }
 
-/// Where the scenario's relative paths start, once all that it names is there.
-fn inputs(scenario: &Scenario, out: &Path) -> Result<PathBuf, RunError> {
-    let inputs = match &scenario.folder {
+/// The scenario with each path where it is, once its backbones are there.
+fn located(scenario: &Scenario, out: &Path) -> Result<Scenario, RunError> {
+    let folder = match &scenario.folder {
         // Nodes may run elsewhere: only absolute paths mean the same to them.
         Some(folder) => {
             std::path::absolute(folder).map_err(|source| RunError::Read { path: folder.clone(), source })?
@@ -158,11 +165,11 @@ fn inputs(scenario: &Scenario, out: &Path) -> Result<PathBuf, RunError> {
             out.join("inputs")
         }
     };
+    let scenario = scenario.located(&Places::below(folder))?;
     for node in &scenario.nodes {
-        let path = inputs.join(&node.backbone);
-        if !path.join("config.json").is_file() {
-            return Err(RunError::Backbone { node: node.name.clone(), path });
+        if !node.backbone.join("config.json").is_file() {
+            return Err(RunError::Backbone { node: node.name.clone(), path: node.backbone.clone() });
         }
     }
-    Ok(inputs)
+    Ok(scenario)
 }

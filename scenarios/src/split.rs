@@ -1,4 +1,4 @@
-//! The one shuffle that parts training rows from test rows.
+//! The one shuffle, and what parts training rows from test rows by it.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -6,14 +6,18 @@ use rand_chacha::ChaCha8Rng;
 /// The order of `rows` rows after the shuffle with this `seed`: the first are for training, the rest for the test.
 /// Pretraining uses the same function, so that no backbone has ever seen a test row.
 pub fn split(rows: usize, seed: u64) -> Vec<usize> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut order: Vec<usize> = (0..rows).collect();
-    for i in (1..rows).rev() {
+    shuffle(&mut order, &mut ChaCha8Rng::seed_from_u64(seed));
+    order
+}
+
+/// Puts `items` into a random order (Fisher and Yates).
+pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+    for i in (1..items.len()).rev() {
         // Drawn as u64: the same on 32-bit machines.
         let j = rng.random_range(0..=i as u64) as usize;
-        order.swap(i, j);
+        items.swap(i, j);
     }
-    order
 }
 
 #[cfg(test)]

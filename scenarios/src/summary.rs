@@ -1,9 +1,9 @@
 //! The summary of a run: `summary.json`, whose names and order are stable.
 
 use crate::{
-    RunError, Scenario,
+    Metric, RunError, Scenario,
     damage::Damage,
-    events::{Accuracy, Alone},
+    events::{Alone, Sample, Score},
     history::{History, mean},
 };
 use heterotune_crypto::Digest;
@@ -19,6 +19,8 @@ const PARAMETER_BYTES: f64 = 4.0;
 pub struct Summary {
     /// The scenario's name.
     pub scenario: String,
+    /// What all scores in it are.
+    pub metric: Metric,
     /// The network's id.
     pub network_id: NetworkId,
     /// Rounds that all nodes closed.
@@ -60,8 +62,8 @@ pub struct NodeSummary {
     pub classes_seen: Vec<String>,
     /// The best that it can do by itself.
     pub alone: Alone,
-    /// The shared mixture on its backbone, at the end.
-    pub network: Accuracy,
+    /// The shared mixture on its backbone: accuracy at the end; perplexity after the round with the node's smallest own.
+    pub network: Score,
     /// Bytes sent, all protocols, genesis included.
     pub bytes_out: u64,
     /// Bytes received.
@@ -70,6 +72,9 @@ pub struct NodeSummary {
     pub peak_rss_bytes: u64,
     /// The mixture it ended with.
     pub mixture_hash: Digest,
+    /// What its model writes, where it writes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
 }
 
 /// One round.
@@ -85,22 +90,22 @@ pub struct RoundSummary {
     pub branch_norm: f64,
     /// The mean cosine between updates; none where there is only one.
     pub agreement: Option<f64>,
-    /// Global accuracy after it, mean over nodes.
+    /// Global score after it, mean over nodes.
     pub network_global: f64,
     /// The mixture after it.
     pub mixture_hash: Digest,
 }
 
-/// Means over the nodes.
+/// Means over the nodes: arithmetic of accuracies, geometric of perplexities.
 #[derive(Clone, Debug, Serialize)]
 pub struct Means {
-    /// Global accuracy alone.
+    /// Global score alone.
     pub alone_global: f64,
-    /// Global accuracy in the network.
+    /// Global score in the network.
     pub network_global: f64,
-    /// Own accuracy alone.
+    /// Own score alone.
     pub alone_own: f64,
-    /// Own accuracy in the network.
+    /// Own score in the network.
     pub network_own: f64,
 }
 
@@ -121,9 +126,9 @@ pub struct Bytes {
 pub struct AblationSummary {
     /// Its name.
     pub name: String,
-    /// Global accuracy, mean over nodes.
+    /// Global score, mean over nodes.
     pub network_global: f64,
-    /// Own accuracy, mean over nodes.
+    /// Own score, mean over nodes.
     pub network_own: f64,
 }
 
@@ -139,27 +144,30 @@ impl Summary {
         histories: &[History],
         logs: &Path,
     ) -> Result<Self, RunError> {
+        let metric = scenario.metric();
         let nodes: Vec<NodeSummary> = scenario
             .nodes
             .iter()
             .zip(histories)
-            .map(|(plan, history)| node(&plan.backbone, history, logs))
+            .map(|(plan, history)| node(&plan.backbone, metric, history, logs))
             .collect::<Result<_, _>>()?;
-        let round_log = round_log(histories);
+        let round_log = round_log(histories, metric);
         let of = |value: fn(&NodeSummary) -> f64| mean(nodes.iter().map(value)).unwrap_or_default();
+        let score = |value: fn(&NodeSummary) -> f64| metric.mean(nodes.iter().map(value)).unwrap_or_default();
         let rounds = round_log.len() as u64;
         let sent = of(|node| node.bytes_out as f64) / rounds.max(1) as f64;
         let full = of(|node| node.backbone_params as f64) * PARAMETER_BYTES * nodes.len().saturating_sub(1) as f64;
         Ok(Self {
             scenario: scenario.name.clone(),
+            metric,
             network_id,
             rounds,
             wall_s,
             mean: Means {
-                alone_global: of(|node| node.alone.accuracy.global),
-                network_global: of(|node| node.network.global),
-                alone_own: of(|node| node.alone.accuracy.own),
-                network_own: of(|node| node.network.own),
+                alone_global: score(|node| node.alone.score.global),
+                network_global: score(|node| node.network.global),
+                alone_own: score(|node| node.alone.score.own),
+                network_own: score(|node| node.network.own),
             },
             bytes: Bytes {
                 sent_per_node_per_round: sent,
@@ -185,13 +193,13 @@ impl Summary {
 
 impl AblationSummary {
     /// Sums up a variant.
-    pub(crate) fn new(name: &str, histories: &[History]) -> Self {
-        let Accuracy { global, own } = History::mean_accuracy(histories);
+    pub(crate) fn new(name: &str, metric: Metric, histories: &[History]) -> Self {
+        let Score { global, own } = History::mean_score(histories, metric);
         Self { name: name.into(), network_global: global, network_own: own }
     }
 }
 
-fn node(backbone: &Path, history: &History, logs: &Path) -> Result<NodeSummary, RunError> {
+fn node(backbone: &Path, metric: Metric, history: &History, logs: &Path) -> Result<NodeSummary, RunError> {
     let missing = |what| RunError::Incomplete {
         node: history.name.clone(),
         what,
@@ -208,16 +216,17 @@ fn node(backbone: &Path, history: &History, logs: &Path) -> Result<NodeSummary, 
         shared_params: model.shared_parameters,
         classes_seen: model.classes.clone(),
         alone: history.alone.clone().ok_or_else(|| missing("how good it is alone"))?,
-        network: history.last_accuracy().ok_or_else(|| missing("its accuracy"))?,
+        network: metric.result(&history.scores).ok_or_else(|| missing("how good it is"))?,
         bytes_out: finished.bytes_out,
         bytes_in: finished.bytes_in,
         peak_rss_bytes: finished.peak_rss_bytes,
         mixture_hash: finished.mixture_hash,
+        samples: history.samples.clone(),
     })
 }
 
 /// The rounds as the first node closed them: the checks made sure that the others did the same.
-fn round_log(histories: &[History]) -> Vec<RoundSummary> {
+fn round_log(histories: &[History], metric: Metric) -> Vec<RoundSummary> {
     let rounds = histories.first().into_iter().flat_map(|node| node.rounds.values());
     let summary = |closed: &crate::events::Closed| RoundSummary {
         round: closed.round,
@@ -225,10 +234,7 @@ fn round_log(histories: &[History]) -> Vec<RoundSummary> {
         update_norm: closed.update_norm,
         branch_norm: closed.branch_norm,
         agreement: closed.agreement,
-        network_global: mean(
-            histories.iter().filter_map(|node| node.accuracies.get(&closed.round)).map(|accuracy| accuracy.global),
-        )
-        .unwrap_or_default(),
+        network_global: History::mean_score_after(histories, closed.round, metric).map_or(0.0, |score| score.global),
         mixture_hash: closed.mixture_hash,
     };
     rounds.map(summary).collect()
@@ -248,6 +254,7 @@ mod tests {
         let mut rest = json.as_str();
         for key in [
             "scenario",
+            "metric",
             "network_id",
             "rounds",
             "wall_s",
@@ -294,7 +301,7 @@ mod tests {
             let at = rest.find(&key).unwrap_or_else(|| panic!("{key} is missing or out of place"));
             rest = &rest[at + key.len()..];
         }
-        assert!(!json.contains("ablation") && !json.contains("lies"));
+        assert!(!["ablation", "lies", "samples"].iter().any(|key| json.contains(&format!("\"{key}\""))));
         assert_eq!(summary.bytes.full_model_per_node_per_round, 450_000.0 * 4.0 * 7.0);
         assert_eq!(summary.bytes.sent_per_node_per_round, 100_000.0);
         assert_eq!(summary.bytes.reduction, 126.0);

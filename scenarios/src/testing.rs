@@ -2,12 +2,22 @@
 
 use crate::{
     deal::{Deal, Share},
-    events::{Accuracy, Alone, Backbone, Closed, Finished},
+    events::{Alone, Backbone, Closed, Finished, Score},
     history::History,
 };
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::charter::{Anchors, Charter, Task};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// The folder of real data. Without it, tests that need it say so and pass; not so in continuous integration.
+pub(crate) fn real_data() -> Option<PathBuf> {
+    let folder = std::env::var_os("HETEROTUNE_DATA").map(PathBuf::from);
+    if folder.is_none() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "HETEROTUNE_DATA is not set");
+        println!("skipped: HETEROTUNE_DATA does not name a folder with models/, text/ and vision/");
+    }
+    folder
+}
 
 /// A charter of `nodes` nodes and `rounds` rounds.
 pub(crate) fn charter(nodes: usize, rounds: u64) -> Charter {
@@ -25,11 +35,11 @@ pub(crate) fn deal(nodes: usize) -> Deal {
         name: format!("node-{node}"),
         rows: vec![node],
         per_class: vec![node * 7, 30],
-        held: Vec::new(),
+        ..Share::default()
     };
     Deal {
         labels: vec!["0".into(), "1".into()],
-        draw: 3,
+        how: "draw 3".into(),
         shares: (0..nodes).map(share).collect(),
         anchors: vec![],
         test: vec![],
@@ -40,7 +50,7 @@ pub(crate) fn deal(nodes: usize) -> Deal {
 pub(crate) fn histories(nodes: u64, rounds: u64) -> Vec<History> {
     let hash = |round: u64| Digest::of("test", &[&round.to_le_bytes()]);
     let history = |node: u64| {
-        let accuracy = |round: u64| Accuracy {
+        let score = |round: u64| Score {
             global: 0.6 + 0.25 * (1.0 - (-(round as f64) / 4.0).exp()) + 0.01 * node as f64,
             own: 0.94 + 0.001 * round as f64,
         };
@@ -54,7 +64,7 @@ pub(crate) fn histories(nodes: u64, rounds: u64) -> Vec<History> {
             mixture_hash: hash(round),
             bytes_out: 50_000 + 12_000 * round + 300 * node,
         };
-        let alone = Accuracy { global: 0.25 + 0.01 * node as f64, own: 0.9 };
+        let alone = Score { global: 0.25 + 0.01 * node as f64, own: 0.9 };
         History {
             name: format!("node-{node}"),
             backbone: Some(Backbone {
@@ -65,12 +75,12 @@ pub(crate) fn histories(nodes: u64, rounds: u64) -> Vec<History> {
                 shared_parameters: 1_674,
                 classes: vec!["1".into()],
             }),
-            alone: Some(Alone { accuracy: alone, best_of: BTreeMap::from([("adapter <and> head".into(), alone)]) }),
+            alone: Some(Alone { score: alone, best_of: BTreeMap::from([("adapter <and> head".into(), alone)]) }),
             fit: Some(vec![0.9, 0.95]),
             genesis: Some(hash(0)),
             losses: (1..=rounds).map(|round| (round, 1.0 / round as f64)).collect(),
             rounds: (1..=rounds).map(|round| (round, closed(round))).collect(),
-            accuracies: (0..=rounds).map(|round| (round, accuracy(round))).collect(),
+            scores: (0..=rounds).map(|round| (round, score(round))).collect(),
             finished: Some(Finished {
                 rounds,
                 mixture_hash: hash(rounds),

@@ -3,20 +3,23 @@
 mod activation;
 mod attention;
 mod classifier;
+mod decoder;
 mod encoder;
 mod processor;
 mod vision;
 mod weights;
 
+pub use decoder::{Decoder, Past};
 pub use processor::{Pixels, Processor, Resample, Resize, processor};
 pub use vision::{Config, Vit};
 pub use weights::Weights;
 
 use crate::ops::{LayerNorm, Linear};
-use candle_core::{Result as Computed, Tensor, bail};
+use candle_core::{Device, Result as Computed, Tensor, bail};
 use serde::Deserialize;
 use std::{
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -112,6 +115,20 @@ impl Hidden {
         Tensor::cat(&own.collect::<Computed<Vec<_>>>()?, 0)
     }
 
+    /// Each input's last own token: `[n, d]`.
+    ///
+    /// # Errors
+    /// An input without tokens.
+    pub fn last(&self) -> Computed<Tensor> {
+        let (_, tokens, _) = self.values.dims3()?;
+        let Some(lengths) = &self.lengths else {
+            return self.values.narrow(1, tokens.saturating_sub(1), 1)?.squeeze(1);
+        };
+        let rows = lengths.iter().enumerate().map(|(row, length)| (row * tokens + length.saturating_sub(1)) as u32);
+        let rows = Tensor::new(rows.collect::<Vec<_>>(), self.values.device())?;
+        self.values.flatten(0, 1)?.index_select(&rows, 0)
+    }
+
     /// The mean over each input's own tokens from `first` on: `[n, d]`.
     ///
     /// # Errors
@@ -193,6 +210,29 @@ pub trait Backbone: Send {
     fn logits(&self, _hidden: &Hidden) -> Computed<Tensor> {
         bail!("the backbone has no head")
     }
+
+    /// As [`Backbone::block`] for tokens that come after those whose keys and values `past` holds; afterwards it holds
+    /// theirs too. Texts are continued by walking the blocks with one `past`, with whatever belongs between them.
+    ///
+    /// # Errors
+    /// As [`Backbone::block`]; more tokens than the context; a backbone whose head is not [`Head::Vocabulary`].
+    fn block_after(&self, _index: usize, _hidden: &Hidden, _past: &mut Past) -> Computed<Tensor> {
+        bail!("the backbone does not continue texts")
+    }
+
+    /// The next token's logits `[vocabulary]` after some more tokens of a text, from the blocks alone. Whoever puts
+    /// adapters between the blocks does the same by [`Backbone::block_after`].
+    ///
+    /// # Errors
+    /// As [`Backbone::block_after`]; no tokens. `past` is of no use after an error.
+    fn step(&self, ids: &[u32], past: &mut Past) -> Computed<Tensor> {
+        let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
+        let hidden = self.embed(&Batch::Tokens { lengths: [ids.dim(1)?].into(), ids })?;
+        let hidden = (0..self.depth())
+            .try_fold(hidden, |hidden, index| Computed::Ok(hidden.with(self.block_after(index, &hidden, past)?)))?;
+        let last = hidden.values.narrow(1, hidden.values.dim(1)? - 1, 1)?;
+        self.logits(&Hidden { values: last, lengths: None })?.flatten_all()
+    }
 }
 
 /// How a backbone is loaded.
@@ -235,6 +275,21 @@ pub enum Precision {
     Q4,
 }
 
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::Bf16),
+            "q8" => Ok(Self::Q8),
+            "q4" => Ok(Self::Q4),
+            _ => Err("must be f32, f16, bf16, q8 or q4".into()),
+        }
+    }
+}
+
 /// Where a model's weights come from: a file, or a generator of first values.
 pub trait Source {
     /// What can go wrong.
@@ -255,6 +310,16 @@ pub trait Source {
         let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[outputs])).transpose()?;
         Ok(Linear::new(weight, bias)?)
+    }
+
+    /// Rows of the matrix `name`.weight of these dimensions (outputs, inputs) as a map without bias: some families keep
+    /// several maps as one matrix.
+    ///
+    /// # Errors
+    /// As [`Source::tensor`].
+    fn linear_rows(&mut self, name: &str, dims: (usize, usize), rows: Range<usize>) -> Result<Linear, Self::Error> {
+        let weight = self.tensor(&format!("{name}.weight"), &[dims.0, dims.1])?;
+        Ok(Linear::new(weight.narrow(0, rows.start, rows.len())?, None)?)
     }
 
     /// The normalisation `name`.weight, `name`.bias `[width]`.
@@ -317,8 +382,9 @@ pub fn load(folder: &Path, options: Options) -> Result<Box<dyn Backbone>, Backbo
     match family.model_type.as_str() {
         known if vision::MODEL_TYPES.contains(&known) => Ok(Box::new(Vit::load(folder, options)?)),
         known if encoder::MODEL_TYPES.contains(&known) => Ok(Box::new(encoder::Encoder::load(folder, options)?)),
+        known if decoder::FAMILIES.contains(&known) => Ok(Box::new(Decoder::load(folder, options)?)),
         other => {
-            let known = [&vision::MODEL_TYPES[..], &encoder::MODEL_TYPES].concat().join(", ");
+            let known = [&vision::MODEL_TYPES[..], &encoder::MODEL_TYPES, &decoder::FAMILIES].concat().join(", ");
             Err(BackboneError::file(&path, format!("model_type is \"{other}\", but a backbone is one of: {known}")))
         }
     }

@@ -6,7 +6,7 @@ use flate2::read::GzDecoder;
 use std::{collections::HashMap, io::Read};
 
 /// The folder with real models and data, or a word why the test is skipped. Where everything must be tested, it fails.
-pub(super) fn real_data() -> Option<PathBuf> {
+pub(crate) fn real_data() -> Option<PathBuf> {
     let folder = std::env::var_os("HETEROTUNE_DATA").map(PathBuf::from);
     if folder.is_none() {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "HETEROTUNE_DATA is not set");

@@ -1,46 +1,90 @@
-//! Weights from a safetensors file, checked one by one.
+//! Weights from safetensors files, mapped into memory and checked one by one.
 
-use super::{BackboneError, Source};
-use candle_core::{DType, Device, Tensor};
-use safetensors::{Dtype, SafeTensors};
+use super::{BackboneError, Precision, Source, parse, read_text};
+use crate::ops::{Linear, Packed};
+use candle_core::{DType, Device, Tensor, quantized::GgmlDType};
+use memmap2::Mmap;
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{Metadata, TensorInfo},
+};
+use serde::Deserialize;
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    ops::Range,
+    path::{Component, Path, PathBuf},
 };
 
-/// The largest weights file: 2 G weights of 4 bytes, far beyond what trains on a CPU.
-const WEIGHTS_BYTES_MAX: u64 = 8 << 30;
-
-/// The bytes of a safetensors file.
+/// One safetensors file, or several with an index.
 pub struct Weights {
+    /// The file, or the index of several.
     path: PathBuf,
-    bytes: Vec<u8>,
+    shards: Vec<Shard>,
+    /// Which shard a tensor is in.
+    places: HashMap<String, usize>,
 }
 
 impl Weights {
-    /// Reads a whole file.
+    /// Opens the weights of a model's folder: `model.safetensors`, or the files that `model.safetensors.index.json` names.
     ///
     /// # Errors
-    /// A file that is missing, too large, cut off, or no safetensors file.
-    pub fn open(path: &Path) -> Result<Self, BackboneError> {
-        let refuse = |error: std::io::Error| BackboneError::file(path, format!("can't be read ({error})"));
-        if fs::metadata(path).map_err(refuse)?.len() > WEIGHTS_BYTES_MAX {
-            return Err(BackboneError::file(path, "is larger than 8 GiB; take a smaller backbone"));
-        }
-        let weights = Self { path: path.into(), bytes: fs::read(path).map_err(refuse)? };
-        weights.view()?;
-        Ok(weights)
+    /// As [`Weights::open`]; an index that names a file outside the folder, or a tensor that its file does not hold.
+    pub fn folder(folder: &Path) -> Result<Self, BackboneError> {
+        let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+        if index.exists() && !single.exists() { Self::sharded(index, folder) } else { Self::open(&single) }
     }
 
-    fn view(&self) -> Result<SafeTensors<'_>, BackboneError> {
-        SafeTensors::deserialize(&self.bytes).map_err(|error| {
-            BackboneError::file(&self.path, format!("is not a whole safetensors file ({error}); download it anew"))
-        })
+    /// Opens one file.
+    ///
+    /// # Errors
+    /// A file that is missing, cut off, or no safetensors file.
+    pub fn open(path: &Path) -> Result<Self, BackboneError> {
+        let shard = Shard::open(path)?;
+        let places = shard.metadata.tensors().into_keys().map(|name| (name, 0)).collect();
+        Ok(Self { path: path.into(), shards: vec![shard], places })
+    }
+
+    fn sharded(index: PathBuf, folder: &Path) -> Result<Self, BackboneError> {
+        /// What the index says, as far as it matters here.
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let Index { weight_map } = parse(&index, &read_text(&index)?)?;
+        let mut weights = Self { path: index, shards: Vec::new(), places: HashMap::new() };
+        let mut numbers = HashMap::new();
+        for (tensor, file) in weight_map {
+            if !matches!(Path::new(&file).components().collect::<Vec<_>>()[..], [Component::Normal(_)]) {
+                let problem = format!("names the file \"{file}\", but all files must be in the same folder");
+                return Err(BackboneError::file(&weights.path, problem));
+            }
+            let number = match numbers.get(&file) {
+                Some(number) => *number,
+                None => {
+                    weights.shards.push(Shard::open(&folder.join(&file))?);
+                    numbers.insert(file.clone(), weights.shards.len() - 1);
+                    weights.shards.len() - 1
+                }
+            };
+            if weights.shards.get(number).is_none_or(|shard| shard.metadata.info(&tensor).is_none()) {
+                let problem = format!("says that {file} holds {tensor}, but it does not; download both files anew");
+                return Err(BackboneError::file(&weights.path, problem));
+            }
+            weights.places.insert(tensor, number);
+        }
+        Ok(weights)
     }
 
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
-        self.view().is_ok_and(|view| view.tensor(name).is_ok())
+        self.places.contains_key(name)
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        let (_, info) = self.find(name)?;
+        Some(&info.shape)
     }
 
     /// A tensor as f32, from f32, f16 or bf16.
@@ -48,38 +92,145 @@ impl Weights {
     /// # Errors
     /// A tensor that is missing, of another shape than `shape` or another type, or holds a value that is not finite.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, BackboneError> {
-        let refuse = |problem: String| BackboneError::Tensor { path: self.path.clone(), tensor: name.into(), problem };
-        let view = self.view()?;
-        let tensor = view.tensor(name).map_err(|_| refuse("is missing".into()))?;
-        if tensor.shape() != shape {
-            return Err(refuse(format!("has shape {:?}, but config.json asks for {shape:?}", tensor.shape())));
+        self.rows(name, shape, 0..shape.first().copied().unwrap_or(1))
+    }
+
+    /// Some rows (along the first dimension) of the tensor that [`Weights::tensor`] gives whole.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor, BackboneError> {
+        let (shard, info) = self.find(name).ok_or_else(|| refuse(&self.path, name, "is missing"))?;
+        let refuse = |problem: String| refuse(&shard.path, name, problem);
+        if info.shape != shape {
+            return Err(refuse(format!("has shape {:?}, but config.json asks for {shape:?}", info.shape)));
         }
-        let dtype = match tensor.dtype() {
+        let dtype = match info.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
             other => return Err(refuse(format!("is of type {other:?}, but only F32, F16 and BF16 are read"))),
         };
-        let tensor = Tensor::from_raw_buffer(tensor.data(), dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let mut part = shape.to_vec();
+        part.first_mut().into_iter().for_each(|first| *first = rows.len());
+        let row = part.iter().skip(1).product::<usize>() * dtype.size_in_bytes();
+        let start = shard.start + info.data_offsets.0 + rows.start * row;
+        let bytes = shard.bytes.get(start..start + rows.len() * row);
+        let bytes = bytes.ok_or_else(|| refuse(format!("has no rows {rows:?}")))?;
+        let tensor = Tensor::from_raw_buffer(bytes, dtype, &part, &Device::Cpu)?.to_dtype(DType::F32)?;
         if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
             return Err(refuse("holds a value that is not a finite number".into()));
         }
         Ok(tensor)
     }
+
+    fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
+        let shard = self.shards.get(*self.places.get(name)?)?;
+        Some((shard, shard.metadata.info(name)?))
+    }
 }
 
-/// The weights of one model in the file: names have a prefix, and only so much is counted as is asked for.
+fn refuse(path: &Path, tensor: &str, problem: impl Into<String>) -> BackboneError {
+    BackboneError::Tensor { path: path.into(), tensor: tensor.into(), problem: problem.into() }
+}
+
+/// One file.
+struct Shard {
+    path: PathBuf,
+    bytes: Mmap,
+    /// Where the tensors' bytes begin.
+    start: usize,
+    metadata: Metadata,
+}
+
+impl Shard {
+    fn open(path: &Path) -> Result<Self, BackboneError> {
+        let refuse = |error: std::io::Error| BackboneError::file(path, format!("can't be read ({error})"));
+        let file = File::open(path).map_err(refuse)?;
+        let bytes = map(&file).map_err(refuse)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
+            BackboneError::file(path, format!("is not a whole safetensors file ({error}); download it anew"))
+        })?;
+        // Before the header stands its length, in 8 bytes.
+        Ok(Self { path: path.into(), start: 8 + header, bytes, metadata })
+    }
+}
+
+/// SAFETY: the map is read only and private to this process. Who cuts the file off while its tensors are being read
+/// ends the process (SIGBUS); that is the price of not copying weights that are larger than the memory.
+#[allow(unsafe_code)]
+fn map(file: &File) -> std::io::Result<Mmap> {
+    unsafe { Mmap::map(file) }
+}
+
+/// The weights of one model in the files: names have a prefix, and only so much is counted as is asked for.
 pub(super) struct Model<'a> {
     weights: &'a Weights,
     prefix: &'a str,
+    precision: Precision,
     /// How many weights were read.
     pub(super) parameters: usize,
 }
 
 impl<'a> Model<'a> {
-    /// The tensors whose names start with `prefix`.
+    /// The tensors whose names start with `prefix`, all of them kept as f32.
     pub(super) fn new(weights: &'a Weights, prefix: &'a str) -> Self {
-        Self { weights, prefix, parameters: 0 }
+        Self { weights, prefix, precision: Precision::F32, parameters: 0 }
+    }
+
+    /// The same, with the matrices of linear maps kept in this precision.
+    pub(super) fn keeping(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// Rows of the matrix `name`.weight as a map.
+    fn part(
+        &mut self,
+        name: &str,
+        (outputs, inputs): (usize, usize),
+        rows: Range<usize>,
+        bias: Option<Tensor>,
+    ) -> Result<Linear, BackboneError> {
+        self.parameters += rows.len() * inputs;
+        let name = format!("{}{name}.weight", self.prefix);
+        match format(self.precision, inputs) {
+            None => Ok(Linear::new(self.weights.rows(&name, &[outputs, inputs], rows)?, bias)?),
+            Some(format) => Ok(Linear::packed(self.packed(&name, (outputs, inputs), &rows, format)?, bias)?),
+        }
+    }
+
+    /// Rows of a matrix `[outputs, inputs]`, packed.
+    fn packed(
+        &self,
+        name: &str,
+        (outputs, inputs): (usize, usize),
+        part: &Range<usize>,
+        format: GgmlDType,
+    ) -> Result<Packed, BackboneError> {
+        Packed::new((part.len(), inputs), format, |rows| {
+            let rows = part.start + rows.start..part.start + rows.end;
+            let values = self.weights.rows(name, &[outputs, inputs], rows)?;
+            if format == GgmlDType::F16 && values.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? > F16_MAX {
+                let problem = "holds a value too large for f16 (take another precision)";
+                return Err(refuse(&self.weights.path, name, problem));
+            }
+            Ok(values)
+        })
+    }
+}
+
+/// The largest finite f16.
+const F16_MAX: f32 = 65_504.0;
+
+/// How a matrix with rows of so many values is packed; not at all for f32.
+fn format(precision: Precision, inputs: usize) -> Option<GgmlDType> {
+    match precision {
+        Precision::F32 => None,
+        Precision::Bf16 => Some(GgmlDType::BF16),
+        Precision::Q8 if inputs.is_multiple_of(32) => Some(GgmlDType::Q8_0),
+        Precision::Q4 if inputs.is_multiple_of(256) => Some(GgmlDType::Q4K),
+        Precision::Q4 if inputs.is_multiple_of(32) => Some(GgmlDType::Q4_0),
+        Precision::F16 | Precision::Q8 | Precision::Q4 => Some(GgmlDType::F16),
     }
 }
 
@@ -90,4 +241,16 @@ impl Source for Model<'_> {
         self.parameters += shape.iter().product::<usize>();
         self.weights.tensor(&format!("{}{name}", self.prefix), shape)
     }
+
+    fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) -> Result<Linear, BackboneError> {
+        let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[outputs])).transpose()?;
+        self.part(name, (outputs, inputs), 0..outputs, bias)
+    }
+
+    fn linear_rows(&mut self, name: &str, dims: (usize, usize), rows: Range<usize>) -> Result<Linear, BackboneError> {
+        self.part(name, dims, rows, None)
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 mod charter;
 mod init;
+mod model;
 mod pretrain;
 mod run;
 mod scenario;

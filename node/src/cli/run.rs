@@ -1,9 +1,9 @@
 //! `heterotune run`: one node.
 
 use crate::{
+    cli::model::{Frozen, Training},
     disk::Crash,
     runtime::{self, Options},
-    train::Settings,
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -19,9 +19,8 @@ pub(super) struct Flags {
     /// The network's charter, the same file on every node.
     #[arg(long, value_name = "FILE")]
     charter: PathBuf,
-    /// The frozen model: a folder in Hugging Face layout (config.json, model.safetensors, ..).
-    #[arg(long, value_name = "DIR")]
-    backbone: PathBuf,
+    #[command(flatten)]
+    frozen: Frozen,
     /// The data: a folder with train.csv, anchors.csv and, if accuracy is to be measured, test.csv. With held.csv
     /// (samples of your own that are not in train.csv) the node tests each mixture, and goes on using an earlier one
     /// while newer ones are worse. It never leaves this node.
@@ -36,18 +35,8 @@ pub(super) struct Flags {
     /// Threads for computing [default: all cores].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Local training steps in a round.
-    #[arg(long, value_name = "N", default_value_t = Settings::default().steps)]
-    steps: usize,
-    /// Samples in a step.
-    #[arg(long, value_name = "N", default_value_t = Settings::default().batch)]
-    batch: usize,
-    /// Learning rate.
-    #[arg(long, value_name = "X", default_value_t = Settings::default().rate)]
-    rate: f64,
-    /// Seeds the order of the training samples.
-    #[arg(long, value_name = "N", default_value_t = Settings::default().seed)]
-    seed: u64,
+    #[command(flatten)]
+    training: Training,
     /// Measure first what this node reaches alone, without the network.
     #[arg(long)]
     alone: bool,
@@ -81,11 +70,12 @@ pub(super) fn run(flags: Flags) -> Result<()> {
     let options = Options {
         state: flags.state,
         charter: flags.charter,
-        backbone: flags.backbone,
+        frozen: flags.frozen.options(),
+        backbone: flags.frozen.backbone,
         data: flags.data,
         listen: flags.listen,
         peers: flags.peers,
-        training: Settings { steps: flags.steps, batch: flags.batch, rate: flags.rate, seed: flags.seed },
+        training: flags.training.settings(),
         threads,
         alone: flags.alone,
         scenario,

@@ -14,13 +14,24 @@ pub enum Inputs {
     Tokens(Vec<Vec<u32>>),
 }
 
-/// Inputs and their labels.
+/// Samples to learn from or to be measured by.
 #[derive(Clone, Debug)]
-pub struct Labelled {
-    /// The inputs.
+pub struct Set {
+    /// What goes in.
     pub inputs: Inputs,
-    /// The index of each input's label; empty where there are none.
-    pub labels: Vec<u32>,
+    /// What should come out.
+    pub targets: Targets,
+}
+
+/// What should come out for each sample.
+#[derive(Clone, Debug)]
+pub enum Targets {
+    /// Nothing: the samples are anchors.
+    None,
+    /// The index of its label.
+    Labels(Vec<u32>),
+    /// Its own tokens, each after those before it, where these say so: the first never counts.
+    Next(Vec<Vec<bool>>),
 }
 
 impl Inputs {

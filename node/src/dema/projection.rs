@@ -38,15 +38,14 @@ pub struct Projections {
 }
 
 impl Projections {
-    /// The bytes of a safetensors file that holds them.
+    /// What is saved of them: names, shapes and values.
     ///
     /// # Errors
     /// None that are known.
-    pub fn encode(&self) -> Result<Vec<u8>, DemaError> {
-        let mut entries: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    pub fn entries(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, DemaError> {
+        let mut entries = Vec::new();
         let mut put = |name: String, tensor: &Tensor| -> Result<(), DemaError> {
-            let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
-            entries.push((name, tensor.dims().to_vec(), values.iter().flat_map(|value| value.to_le_bytes()).collect()));
+            entries.push((name, tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1()?));
             Ok(())
         };
         let named = self.slots.iter().enumerate().map(|(slot, projection)| (format!("slot.{slot}"), projection));
@@ -57,12 +56,7 @@ impl Projections {
                 put(format!("{name}.up"), up)?;
             }
         }
-        let refuse = |error: safetensors::SafeTensorError| DemaError::Saved(error.to_string());
-        let views = entries.iter().map(|(name, shape, bytes)| {
-            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(refuse)?))
-        });
-        let views = views.collect::<Result<BTreeMap<_, _>, DemaError>>()?;
-        safetensors::serialize(views, None).map_err(refuse)
+        Ok(entries)
     }
 
     /// Projections from saved bytes, for a backbone of width `width` and a network of `slots` slots of width `rank`
@@ -105,6 +99,23 @@ impl Projections {
     }
 }
 
+/// The bytes of a safetensors file with these f32 tensors.
+///
+/// # Errors
+/// A shape that does not fit its values.
+pub fn encode(entries: Vec<(String, Vec<usize>, Vec<f32>)>) -> Result<Vec<u8>, DemaError> {
+    let bytes = entries
+        .into_iter()
+        .map(|(name, shape, values)| (name, shape, values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>()));
+    let bytes: Vec<_> = bytes.collect();
+    let refuse = |error: safetensors::SafeTensorError| DemaError::Saved(error.to_string());
+    let views = bytes.iter().map(|(name, shape, bytes)| {
+        Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(refuse)?))
+    });
+    let views = views.collect::<Result<BTreeMap<_, _>, DemaError>>()?;
+    safetensors::serialize(views, None).map_err(refuse)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,14 +135,14 @@ mod tests {
 
     #[test]
     fn what_is_saved_comes_back() {
-        let bytes = example().encode().unwrap();
+        let bytes = encode(example().entries().unwrap()).unwrap();
         let back = Projections::decode(&bytes, 3, 1, 2, 4).unwrap();
-        assert_eq!(back.encode().unwrap(), bytes);
+        assert_eq!(encode(back.entries().unwrap()).unwrap(), bytes);
     }
 
     #[test]
     fn damage_and_other_shapes_are_refused() {
-        let bytes = example().encode().unwrap();
+        let bytes = encode(example().entries().unwrap()).unwrap();
         for (width, slots, rank, readout_rank) in [(4, 1, 2, 4), (3, 2, 2, 4), (3, 1, 3, 4), (3, 1, 2, 5)] {
             assert!(Projections::decode(&bytes, width, slots, rank, readout_rank).is_err());
         }

@@ -1,18 +1,16 @@
-//! GELU, the one with erf, in one pass forward and one backward. <https://arxiv.org/abs/1606.08415>
+//! GELU, in one pass forward and one backward. <https://arxiv.org/abs/1606.08415>
 
-use super::{values, with_values};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, cpu::erf::erf_f32};
-use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+use super::pointwise::pointwise;
+use candle_core::{Result, Tensor, cpu::erf::erf_f32};
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI, FRAC_2_SQRT_PI};
 
 /// x Phi(x), with Phi the distribution function of N(0, 1), of every value.
 ///
 /// # Errors
 /// Values that are not f32 in main memory.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Gelu)
+    pointwise(x, "gelu", |x| x * distribution(x), |x| distribution(x) + x * density(x))
 }
-
-struct Gelu;
 
 fn distribution(x: f32) -> f32 {
     0.5 * (1.0 + erf_f32(x * FRAC_1_SQRT_2))
@@ -22,24 +20,22 @@ fn density(x: f32) -> f32 {
     (0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI) * (-0.5 * x * x).exp()
 }
 
-impl CustomOp1 for Gelu {
-    fn name(&self) -> &'static str {
-        "gelu"
-    }
+/// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 of every value: the hub's "gelu_pytorch_tanh" and "gelu_new".
+///
+/// # Errors
+/// Values that are not f32 in main memory.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    let slope = |x: f32| {
+        let t = bend(x).tanh();
+        0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * FRAC_2_PI.sqrt() * (1.0 + 3.0 * CUBIC * x * x)
+    };
+    pointwise(x, "gelu-tanh", |x| 0.5 * x * (1.0 + bend(x).tanh()), slope)
+}
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = values(x, layout)?.iter().map(|x| x * distribution(*x)).collect();
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
+const CUBIC: f32 = 0.044_715;
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let dx: Vec<f32> = with_values(x, |x| {
-            with_values(gradient, |gradient| {
-                Ok(x.iter().zip(gradient).map(|(x, g)| g * (distribution(*x) + x * density(*x))).collect())
-            })
-        })?;
-        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
-    }
+fn bend(x: f32) -> f32 {
+    FRAC_2_PI.sqrt() * (x + CUBIC * x * x * x)
 }
 
 #[cfg(test)]
@@ -48,7 +44,8 @@ mod tests {
     use crate::ops::tests::check;
 
     #[test]
-    fn it_agrees_with_its_plain_twin() {
+    fn both_agree_with_their_plain_twins() {
         check(&[2, 3, 5], |x| gelu(x).unwrap(), |x| x.gelu_erf().unwrap());
+        check(&[2, 3, 5], |x| gelu_tanh(x).unwrap(), |x| x.gelu().unwrap());
     }
 }

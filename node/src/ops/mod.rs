@@ -4,14 +4,25 @@
 //! its fused norms and softmax silently have no gradient at all. The operations here hold their frozen weights inside
 //! and pass back the gradient of the input alone; where a weight is trained they record the plain operations instead.
 
+mod attention;
 mod gelu;
 mod linear;
 mod norm;
+mod packed;
+mod pointwise;
+mod rms_norm;
+mod rotary;
+mod silu;
 mod softmax;
 
-pub use gelu::gelu;
+pub use attention::Attention;
+pub use gelu::{gelu, gelu_tanh};
 pub use linear::Linear;
 pub use norm::{EPSILON, LayerNorm};
+pub use packed::Packed;
+pub use rms_norm::RmsNorm;
+pub use rotary::Rotary;
+pub use silu::silu;
 pub use softmax::softmax;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, Var, backprop::GradStore, bail};

@@ -1,9 +1,12 @@
 //! What a node can do by itself: the same backbone and the same samples, trained to convergence, without a network.
 //!
-//! Two methods are tried. The one that does better on a held-out quarter of the node's own samples is its answer.
+//! Classification: two methods are tried. The one that does better on a held-out quarter of the node's own samples is
+//! its answer. Language models: see [`language`].
+
+mod language;
 
 use super::{
-    Accuracy, Alone, Learner, TrainError,
+    Alone, Learner, Score, TrainError,
     round::{batch, labels_of},
     score::{log_prior, score},
     trunk::Samples,
@@ -15,6 +18,7 @@ use crate::{
 };
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss::cross_entropy};
+use heterotune_protocol::charter::Charter;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -48,14 +52,21 @@ impl Learner {
     ///
     /// # Errors
     /// Only where the backbone can't be computed.
-    pub fn alone(&self) -> Result<Option<Alone>, TrainError> {
-        let Some(test) = &self.test else { return Ok(None) };
+    pub fn alone(&mut self, charter: &Charter) -> Result<Option<Alone>, TrainError> {
+        match &self.test {
+            Some(_) if self.net.foretells() => self.network_of_one(charter).map(Some),
+            Some(test) => self.classify_alone(test).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn classify_alone(&self, test: &Samples) -> Result<Alone, TrainError> {
         let counts = self.counts();
         if counts.iter().filter(|count| **count > 0).count() < 2 {
             let logits: Vec<f32> = counts.iter().map(|count| *count as f32).collect();
-            let accuracy = score(&logits.repeat(test.len()), &test.labels, &counts);
+            let accuracy = score(&logits.repeat(test.len()), test.labels(), &counts);
             let best_of = BTreeMap::from([(ONLY_CLASS.into(), accuracy)]);
-            return Ok(Some(Alone { chosen: ONLY_CLASS.into(), global: accuracy.global, own: accuracy.own, best_of }));
+            return Ok(Alone { chosen: ONLY_CLASS.into(), global: accuracy.global, own: accuracy.own, best_of });
         }
         let (kept, held) = self.hold_out(&counts);
         let trial = |method: &str| -> Result<f64, TrainError> {
@@ -69,7 +80,7 @@ impl Learner {
             best_of.insert(method.to_string(), self.score_model(&model, test, &whole_test, &counts)?);
         }
         let accuracy = best_of.get(chosen).copied().unwrap_or_default();
-        Ok(Some(Alone { chosen: chosen.into(), global: accuracy.global, own: accuracy.own, best_of }))
+        Ok(Alone { chosen: chosen.into(), global: accuracy.global, own: accuracy.own, best_of })
     }
 
     /// Splits the training rows: a quarter of every class that has enough, at least one row, is held out.
@@ -81,7 +92,7 @@ impl Learner {
             let most = counts.iter().max().copied().unwrap_or(0);
             quota.iter_mut().zip(counts).filter(|(_, count)| **count == most).take(1).for_each(|(quota, _)| *quota = 1);
         }
-        let label = |row: &u32| self.train.labels.get(*row as usize).copied().unwrap_or(0) as usize;
+        let label = |row: &u32| self.train.labels().get(*row as usize).copied().unwrap_or(0) as usize;
         rows.into_iter().partition(|row| match quota.get_mut(label(row)) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -101,10 +112,10 @@ impl Learner {
         samples: &Samples,
         rows: &[u32],
         counts: &[u32],
-    ) -> Result<Accuracy, TrainError> {
+    ) -> Result<Score, TrainError> {
         let mut logits: Vec<f32> = Vec::new();
         for rows in rows.chunks(super::trunk::CHUNK) {
-            logits.extend(model(self.trunk.first(samples, rows)?)?.flatten_all()?.to_vec1::<f32>()?);
+            logits.extend(model(self.net.trunk.first(samples, rows)?)?.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(score(&logits, &labels_of(samples, rows)?.to_vec1::<u32>()?, counts))
     }
@@ -112,7 +123,7 @@ impl Learner {
     /// The features of the frozen backbone, standardised over `rows`: features, mean and inverse deviation.
     fn standard(&self, rows: &[u32]) -> Result<(Tensor, Tensor, Tensor), TrainError> {
         let parts = rows.chunks(super::trunk::CHUNK).map(|rows| {
-            self.trunk.features(self.trunk.first(&self.train, rows)?, |_, hidden| Ok(hidden.values.clone()))
+            self.net.trunk.features(self.net.trunk.first(&self.train, rows)?, |_, hidden| Ok(hidden.values.clone()))
         });
         let features = Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         let mean = features.mean_keepdim(0)?;
@@ -127,7 +138,7 @@ impl Learner {
         let (features, mean, inverse) = self.standard(rows)?;
         let features = Matrix::from_tensor(&features)?;
         let labels: Vec<u32> = labels_of(&self.train, rows)?.to_vec1()?;
-        let (classes, width) = (self.labels.len(), features.columns());
+        let (classes, width) = (self.labels().len(), features.columns());
         let mut means = Matrix::zeros(classes, width);
         let mut counts = vec![0f64; classes];
         for (row, label) in features.iter().zip(&labels) {
@@ -155,7 +166,7 @@ impl Learner {
         });
         let (bias, weight) = (Tensor::new(bias.collect::<Vec<f32>>(), &Device::Cpu)?, weight.to_tensor()?);
         Ok(Box::new(move |hidden| {
-            let features = self.trunk.features(hidden, |_, hidden| Ok(hidden.values.clone()))?;
+            let features = self.net.trunk.features(hidden, |_, hidden| Ok(hidden.values.clone()))?;
             let standard = features.broadcast_sub(&mean)?.broadcast_mul(&inverse)?;
             Ok(standard.matmul(&weight)?.broadcast_add(&bias)?)
         }))
@@ -165,7 +176,8 @@ impl Learner {
     /// starts at zero, B at the identity, Down at random.
     fn fit_adapter(&self, rows: &[u32]) -> Result<Model<'_>, TrainError> {
         let (_, mean, inverse) = self.standard(rows)?;
-        let (width, rank, classes) = (self.trunk.backbone.width(), usize::from(self.shape.rank), self.labels.len());
+        let (width, rank, classes) =
+            (self.net.trunk.backbone.width(), usize::from(self.net.shape.rank), self.labels().len());
         let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
         let mut names = Vec::new();
         let mut variables = Vec::new();
@@ -178,7 +190,7 @@ impl Learner {
         };
         let zeros = |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu);
         let mut slots = Vec::new();
-        for _ in 0..self.trunk.slots() {
+        for _ in 0..self.net.trunk.slots() {
             let scale = (width as f64).powf(-0.5);
             let down = (0..width * rank).map(|_| (rng.sample::<f64, _>(StandardNormal) * scale) as f32);
             let down = Tensor::from_vec(down.collect::<Vec<_>>(), (width, rank), &Device::Cpu)?;
@@ -189,7 +201,7 @@ impl Learner {
             (add("the head", zeros((width, classes))?)?, add("the head's bias", zeros((1, classes))?)?);
         let norm = LayerNorm::plain();
         let model = move |hidden: Hidden| -> Result<Tensor, TrainError> {
-            let features = self.trunk.features(hidden, |slot, hidden| {
+            let features = self.net.trunk.features(hidden, |slot, hidden| {
                 let hidden = &hidden.values;
                 let Some([down, branch, up]) = slots.get(slot) else { return Ok(hidden.clone()) };
                 let (inputs, tokens, width) = hidden.dims3()?;
@@ -206,7 +218,7 @@ impl Learner {
         let (mut sum, mut least) = (0.0, f32::INFINITY);
         for step in 0..STEPS_MAX {
             let rows = batch(&mut rng, rows, BATCH);
-            let logits = model(self.trunk.first(&self.train, &rows)?)?.broadcast_add(&prior)?;
+            let logits = model(self.net.trunk.first(&self.train, &rows)?)?.broadcast_add(&prior)?;
             let loss = cross_entropy(&logits, &labels_of(&self.train, &rows)?)?;
             sum += loss.to_scalar::<f32>()?;
             let gradients = loss.backward()?;

@@ -1,17 +1,24 @@
 //! The learner: one backbone, one node's data, and the shared mixture trained on them.
 //!
-//! Everything here is a function of its arguments, the settings' seed and the files; no state is carried from round to
-//! round. The tensor library's numbers differ in their last bits between processors, so nothing made here is ever
+//! Everything here is a function of its arguments, the settings' seed, the files, and what is private to the node:
+//! its projections and, where these are trained, the optimiser's state. [`Learner::save`] and [`Learner::restore`]
+//! carry that from round to round and over a restart, bit for bit. The tensor library's numbers differ in their last bits between processors, so nothing made here is ever
 //! recomputed by another node.
 
 mod alone;
 mod learner;
+mod load;
+mod model;
+mod optimiser;
 pub mod pretrain;
+mod private;
 mod round;
 mod score;
+mod snapshot;
 mod trunk;
 
-pub use learner::Learner;
+pub use learner::{Learner, Sets};
+pub use snapshot::Snapshot;
 
 use crate::{backbone::BackboneError, dema::DemaError};
 use std::{
@@ -26,16 +33,71 @@ pub struct Settings {
     pub steps: usize,
     /// Samples of a step.
     pub batch: usize,
-    /// Adam's learning rate. From a statistics start on the digits (40 labels a node, 10 rounds of 5 steps, 5 seeds),
-    /// 1e-3 costs 0.2 points of global accuracy and 5e-3 costs 0.5; both gain 0.2 points of own accuracy.
+    /// Batches whose gradients are added up for one step.
+    pub accumulate: usize,
+    /// AdamW's learning rate, where no other is given. From a statistics start on the digits (40 labels a node, 10
+    /// rounds of 5 steps, 5 seeds), 1e-3 costs 0.2 points of global accuracy and 5e-3 costs 0.5; both gain 0.2 points
+    /// of own accuracy.
     pub rate: f64,
+    /// The branches' learning rate.
+    pub branch_rate: Option<f64>,
+    /// The readout's learning rate.
+    pub readout_rate: Option<f64>,
+    /// The private projections' learning rate; 0: they stay as they were fitted. By default they are trained at `rate`
+    /// for language models, and stay otherwise.
+    pub projection_rate: Option<f64>,
+    /// Steps over which the rates rise from nothing.
+    pub warm_up: u64,
+    /// Whether the rates fall to nothing by a cosine until the network's last round.
+    pub cosine: bool,
+    /// The largest norm of a step's gradient.
+    pub clip: Option<f64>,
+    /// AdamW's decoupled weight decay.
+    pub decay: f64,
+    /// Tokens of a text that are learnt from at once.
+    pub length: usize,
     /// Decides which samples make up a batch, and random projections.
     pub seed: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { steps: 5, batch: 32, rate: 1e-3, seed: 0 }
+        Self {
+            steps: 5,
+            batch: 32,
+            accumulate: 1,
+            rate: 1e-3,
+            branch_rate: None,
+            readout_rate: None,
+            projection_rate: None,
+            warm_up: 0,
+            cosine: false,
+            clip: None,
+            decay: 0.0,
+            length: 256,
+            seed: 0,
+        }
+    }
+}
+
+impl Settings {
+    /// What can't be meant.
+    ///
+    /// # Errors
+    /// Names the setting.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let refuse = |what: &str| Err(TrainError::Value(what.into()));
+        if self.steps == 0 || self.batch == 0 || self.accumulate == 0 || self.length < 2 {
+            return refuse("steps, batch and accumulate of the training must be more than 0, and length more than 1");
+        }
+        let good = |rate: f64| rate.is_finite() && rate > 0.0;
+        if !good(self.rate) || ![self.branch_rate, self.readout_rate, self.clip].into_iter().flatten().all(good) {
+            return refuse("the training's rates and its clip must be more than 0");
+        }
+        if !self.projection_rate.is_none_or(|rate| rate == 0.0 || good(rate)) || !(0.0..1.0).contains(&self.decay) {
+            return refuse("the projections' rate must be 0 or more, and decay from 0 to 1");
+        }
+        Ok(())
     }
 }
 
@@ -58,6 +120,8 @@ pub struct Description {
     pub has_test: bool,
     /// Held-out samples to judge mixtures by.
     pub held: usize,
+    /// Whether the network has a readout for what the backbone says; if not, it keeps one to itself.
+    pub shares_readout: bool,
 }
 
 /// What a node tells about its data before the first round, in the aligned space.
@@ -78,14 +142,18 @@ pub struct Trained {
     pub delta: Vec<Vec<f32>>,
     /// The mean loss over the steps.
     pub loss: f32,
+    /// Samples that went through the backbone, and tokens of them that were foretold.
+    pub seen: (usize, usize),
 }
 
-/// Shares of test samples that are told right, from 0 to 1.
+/// How good a node is. For classification: shares of test samples that are told right, from 0 to 1. For language
+/// models: perplexities, e to the mean cross entropy of a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Accuracy {
+pub struct Score {
     /// Over the whole test set.
     pub global: f64,
-    /// Over the test set as if its labels were as frequent as the node's own, knowing how frequent these are.
+    /// Classification: over the test set as if its labels were as frequent as the node's own, knowing how frequent
+    /// these are. Language models: over the node's own held-out text, or the test set where it has none.
     pub own: f64,
 }
 
@@ -94,12 +162,12 @@ pub struct Accuracy {
 pub struct Alone {
     /// The method that did better on a held-out part of the node's own data.
     pub chosen: String,
-    /// Its accuracy over the whole test set.
+    /// See [`Score::global`].
     pub global: f64,
-    /// Its accuracy for the node's own labels.
+    /// See [`Score::own`].
     pub own: f64,
     /// Every method that was tried, trained on all data.
-    pub best_of: BTreeMap<String, Accuracy>,
+    pub best_of: BTreeMap<String, Score>,
 }
 
 /// Why a learner can't do what it is asked.

@@ -1,14 +1,14 @@
 //! A round of local training on the shared mixture, and how good a mixture is.
 
 use super::{
-    Accuracy, Learner, TrainError, Trained,
-    learner::Private,
-    score::{log_prior, losses, score},
+    Learner, Score, TrainError, Trained,
+    model::{Model, Parts},
+    optimiser::{AdamW, Parameter, Schedule},
+    private::Private,
+    score::{log_prior, losses, perplexity, score},
     trunk::Samples,
 };
-use crate::{backbone::Hidden, ops::ensure_gradients};
 use candle_core::{Device, Tensor, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss::cross_entropy};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -29,107 +29,163 @@ pub(super) fn batch(rng: &mut ChaCha8Rng, rows: &[u32], count: usize) -> Vec<u32
 
 /// The labels of some rows.
 pub(super) fn labels_of(samples: &Samples, rows: &[u32]) -> candle_core::Result<Tensor> {
-    let labels: Vec<u32> = rows.iter().filter_map(|row| samples.labels.get(*row as usize).copied()).collect();
+    let labels: Vec<u32> = rows.iter().filter_map(|row| samples.labels().get(*row as usize).copied()).collect();
     Tensor::new(labels, &Device::Cpu)
 }
 
+/// What is trained in a round: variables in place of tensors.
+struct Trainee {
+    parameters: Vec<Parameter>,
+    parts: Parts,
+    private: Private,
+}
+
+impl Trainee {
+    /// Makes a variable of `tensor`.
+    fn train(&mut self, name: String, tensor: &Tensor, rate: f64) -> candle_core::Result<Tensor> {
+        let variable = Var::from_tensor(tensor)?;
+        let tensor = variable.as_tensor().clone();
+        self.parameters.push(Parameter { name, variable, rate });
+        Ok(tensor)
+    }
+}
+
 impl Learner {
-    /// Trains the mixture for the settings' steps on this node's samples: Adam, begun afresh, on the cross entropy of
-    /// the logits plus the log of how frequent each class is here (so that the shared readout need not learn the
-    /// node's own label shares). The same arguments give the same bits.
+    /// Trains the mixture for the settings' steps on this node's samples. Where projections stay, Adam begins afresh in
+    /// every round; where they are trained, its state is kept with them. The same arguments and the same private state
+    /// give the same bits.
     ///
     /// # Errors
-    /// A node that is not aligned yet, a mixture of another shape, or a loss that is no longer a number.
+    /// A node that is not aligned yet, a mixture of another shape, a loss that is no longer a number, or a tensor that
+    /// gets no gradient.
     pub fn train(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<Trained, TrainError> {
-        let private = self.private.as_ref().ok_or(TrainError::NotAligned)?;
-        let tensors = self.tensors(mixture)?;
-        let variables = tensors.iter().map(Var::from_tensor).collect::<candle_core::Result<Vec<_>>>()?;
-        let parameters = ParamsAdamW { lr: self.settings.rate, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
-        let mut optimiser = AdamW::new(variables.clone(), parameters)?;
+        let before = self.net.tensors(mixture)?;
+        let mut trainee = self.trainee(&before)?;
+        let mut optimiser = AdamW {
+            parameters: std::mem::take(&mut trainee.parameters),
+            moments: std::mem::take(&mut trainee.private.moments),
+            decay: self.settings.decay,
+            clip: self.settings.clip,
+        };
+        let done = round.saturating_sub(1).saturating_mul(self.settings.steps as u64);
+        let total = (self.settings.cosine && self.rounds > 0).then(|| self.rounds * self.settings.steps as u64);
+        let schedule = Schedule { warm_up: self.settings.warm_up, total };
         let prior = Tensor::new(log_prior(&self.counts(), SMOOTHING), &Device::Cpu)?;
         let rows: Vec<u32> = (0..self.train.len() as u32).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
         rng.set_stream(round);
-        let shared: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        let mut losses = 0.0;
+        let (mut losses, mut seen) = (0.0, (0, 0));
         for step in 0..self.settings.steps {
-            let rows = batch(&mut rng, &rows, self.settings.batch);
-            let logits = self.logits(private, self.trunk.first(&self.train, &rows)?, &shared)?;
-            let loss = cross_entropy(&logits.broadcast_add(&prior)?, &labels_of(&self.train, &rows)?)?;
-            let value = loss.to_scalar::<f32>()?;
-            if !value.is_finite() {
-                return Err(TrainError::Value(format!(
-                    "the loss of step {step} of round {round} is {value}; a lower rate than {} may help",
-                    self.settings.rate
-                )));
+            let mut gradients: Vec<Tensor> = Vec::new();
+            for _ in 0..self.settings.accumulate {
+                let rows = batch(&mut rng, &rows, self.settings.batch);
+                let model = self.net.model(&trainee.private)?;
+                let logits = self.net.logits(&model, &trainee.parts, self.net.trunk.first(&self.train, &rows)?)?;
+                let loss = self.net.loss(&logits, &self.train, &rows, &prior)?;
+                let value = loss.to_scalar::<f32>()?;
+                if !value.is_finite() {
+                    return Err(self.diverged(value, step, round, &rows));
+                }
+                losses += value / self.settings.accumulate as f32;
+                seen.0 += rows.len();
+                seen.1 += self.train.goals.count(&rows);
+                let made = optimiser.gradients(&(loss / self.settings.accumulate as f64)?, step)?;
+                gradients = match gradients.is_empty() {
+                    true => made,
+                    false => gradients.iter().zip(&made).map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?,
+                };
             }
-            losses += value;
-            let gradients = loss.backward()?;
-            if step == 0 {
-                ensure_gradients(&gradients, variables.iter().map(|variable| ("a shared tensor", variable)))?;
-            }
-            optimiser.step(&gradients)?;
+            optimiser.step(&gradients, schedule.factor(done + step as u64))?;
         }
-        let delta = variables
-            .iter()
-            .zip(&tensors)
-            .map(|(after, before)| (after.as_tensor() - before)?.flatten_all()?.to_vec1::<f32>());
-        Ok(Trained { delta: delta.collect::<Result<_, _>>()?, loss: losses / self.settings.steps as f32 })
+        let after = self.net.whole(&trainee.parts, &before);
+        let delta = after.iter().zip(&before).map(|(after, before)| (after - before)?.flatten_all()?.to_vec1::<f32>());
+        let delta = delta.collect::<candle_core::Result<_>>()?;
+        if self.trains_privately() {
+            self.private = Some(trainee.private.frozen(optimiser.moments));
+        }
+        Ok(Trained { delta, loss: losses / self.settings.steps as f32, seen })
     }
 
-    /// The accuracy of a mixture on the test set; none without one.
+    fn diverged(&self, loss: f32, step: usize, round: u64, rows: &[u32]) -> TrainError {
+        let some: Vec<String> = rows.iter().take(8).map(|row| (row + 1).to_string()).collect();
+        let more = if rows.len() > some.len() { ", .." } else { "" };
+        TrainError::Value(format!(
+            "the loss of step {step} of round {round} is {loss}, over the training samples {}{more}; a lower rate than {}, or a clip, may help",
+            some.join(", "),
+            self.settings.rate
+        ))
+    }
+
+    /// Variables for all that is trained, and the parts and projections that they are in.
+    fn trainee(&self, mixture: &[Tensor]) -> Result<Trainee, TrainError> {
+        let private = self.private.clone().ok_or(TrainError::NotAligned)?;
+        let parts = self.net.parts(mixture, &private)?;
+        let mut trainee = Trainee { parameters: Vec::new(), parts, private };
+        let settings = &self.settings;
+        let (branch_rate, readout_rate) =
+            (settings.branch_rate.unwrap_or(settings.rate), settings.readout_rate.unwrap_or(settings.rate));
+        for slot in 0..trainee.parts.branches.len() {
+            let tensor = trainee.parts.branches[slot].clone();
+            trainee.parts.branches[slot] = trainee.train(format!("branches.{slot}"), &tensor, branch_rate)?;
+        }
+        for (at, name) in ["readout.weight", "readout.bias"].into_iter().enumerate() {
+            let tensor = trainee.parts.readout[at].clone();
+            trainee.parts.readout[at] = trainee.train(name.into(), &tensor, readout_rate)?;
+        }
+        if self.net.readout.is_none() {
+            trainee.private.readout = Some(trainee.parts.readout.clone());
+        }
+        if let Some(rate) = self.projection_rate() {
+            // Without branches nothing goes through the slots' projections.
+            for slot in 0..trainee.parts.branches.len() {
+                let projection = trainee.private.projections.slots[slot].clone();
+                let down = trainee.train(format!("slot.{slot}.down"), &projection.down, rate)?;
+                let up = projection.up.as_ref().map(|up| trainee.train(format!("slot.{slot}.up"), up, rate));
+                let up = up.transpose()?;
+                trainee.private.projections.slots[slot] = crate::dema::Projection { down, up, ..projection };
+            }
+            let down = trainee.private.projections.readout.down.clone();
+            trainee.private.projections.readout.down = trainee.train("encoder.down".into(), &down, rate)?;
+        }
+        Ok(trainee)
+    }
+
+    /// How good a mixture is on the test set; none without one.
     ///
     /// # Errors
     /// A node that is not aligned yet, or a mixture of another shape.
-    pub fn evaluate(&self, mixture: &[Vec<f32>]) -> Result<Option<Accuracy>, TrainError> {
-        let private = self.private.as_ref().ok_or(TrainError::NotAligned)?;
-        let tensors = self.tensors(mixture)?;
+    pub fn evaluate(&self, mixture: &[Vec<f32>]) -> Result<Option<Score>, TrainError> {
+        let (model, parts) = self.ready(mixture)?;
         let Some(test) = &self.test else { return Ok(None) };
-        Ok(Some(score(&self.all_logits(private, test, &tensors)?, &test.labels, &self.counts())))
+        if self.net.foretells() {
+            let global = perplexity(&self.net.token_losses(&model, &parts, test)?);
+            let own = match &self.held {
+                Some(held) => perplexity(&self.net.token_losses(&model, &parts, held)?),
+                None => global,
+            };
+            return Ok(Some(Score { global, own }));
+        }
+        Ok(Some(score(&self.net.all_logits(&model, &parts, test)?, test.labels(), &self.counts())))
     }
 
-    /// The cross entropy (nats) of each of the node's held-out samples under a mixture, knowing how frequent its labels
-    /// are; none without such samples.
+    /// The cross entropy (nats; of a text: of its mean token) of each of the node's held-out samples under a mixture,
+    /// knowing how frequent its labels are; none without such samples.
     ///
     /// # Errors
     /// As [`Learner::evaluate`].
     pub fn held_losses(&self, mixture: &[Vec<f32>]) -> Result<Option<Vec<f64>>, TrainError> {
-        let private = self.private.as_ref().ok_or(TrainError::NotAligned)?;
-        let tensors = self.tensors(mixture)?;
+        let (model, parts) = self.ready(mixture)?;
         let Some(held) = &self.held else { return Ok(None) };
-        Ok(Some(losses(&self.all_logits(private, held, &tensors)?, &held.labels, &self.counts())))
-    }
-
-    /// The logits `[n, C]` of all of some samples, row-major.
-    fn all_logits(&self, private: &Private, samples: &Samples, shared: &[Tensor]) -> Result<Vec<f32>, TrainError> {
-        let mut logits: Vec<f32> = Vec::new();
-        for rows in samples.chunks() {
-            let part = self.logits(private, self.trunk.first(samples, &rows)?, shared)?;
-            logits.extend(part.flatten_all()?.to_vec1::<f32>()?);
+        if self.net.foretells() {
+            let losses = self.net.token_losses(&model, &parts, held)?;
+            return Ok(Some(losses.into_iter().map(|(sum, count)| sum / count.max(1) as f64).collect()));
         }
-        Ok(logits)
+        Ok(Some(losses(&self.net.all_logits(&model, &parts, held)?, held.labels(), &self.counts())))
     }
 
-    /// Logits `[n, C]` from the hidden states of samples at the first slot.
-    fn logits(&self, private: &Private, hidden: Hidden, shared: &[Tensor]) -> Result<Tensor, TrainError> {
-        let [branches @ .., weight, bias] = shared else {
-            return Err(TrainError::Value("a mixture without a readout".into()));
-        };
-        Ok(self.codes(private, hidden, branches)?.matmul(weight)?.broadcast_add(bias)?)
-    }
-
-    /// A mixture's groups as tensors.
-    fn tensors(&self, mixture: &[Vec<f32>]) -> Result<Vec<Tensor>, TrainError> {
-        let groups = self.layout.groups();
-        let sizes: Vec<usize> = mixture.iter().map(Vec::len).collect();
-        if sizes != groups.iter().map(|group| group.values()).collect::<Vec<_>>() {
-            return Err(TrainError::Value(format!(
-                "a mixture with groups of {sizes:?} values does not fit the charter"
-            )));
-        }
-        let tensors = mixture.iter().zip(groups);
-        Ok(tensors
-            .map(|(values, group)| Tensor::from_slice(values, group.dims.as_slice(), &Device::Cpu))
-            .collect::<candle_core::Result<_>>()?)
+    /// The model, and a mixture's parts for it.
+    pub(super) fn ready(&self, mixture: &[Vec<f32>]) -> Result<(Model, Parts), TrainError> {
+        let private = self.private.as_ref().ok_or(TrainError::NotAligned)?;
+        self.net.ready(private, mixture)
     }
 }

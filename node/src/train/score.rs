@@ -1,6 +1,6 @@
 //! How good predictions are, for everybody and for the node's own mixture of labels.
 
-use super::Accuracy;
+use super::Score;
 
 /// What a node's counts of classes are smoothed by when it predicts for its own data.
 const OWN_SMOOTHING: f64 = 0.1;
@@ -12,7 +12,7 @@ pub(super) fn log_prior(counts: &[u32], smoothing: f64) -> Vec<f32> {
 }
 
 /// Scores `logits` `[n, C]` (row-major) against `labels`; `counts` are the node's own samples of each class.
-pub(super) fn score(logits: &[f32], labels: &[u32], counts: &[u32]) -> Accuracy {
+pub(super) fn score(logits: &[f32], labels: &[u32], counts: &[u32]) -> Score {
     let classes = counts.len();
     let prior = log_prior(counts, OWN_SMOOTHING);
     let flat = vec![0.0; classes];
@@ -30,19 +30,30 @@ pub(super) fn score(logits: &[f32], labels: &[u32], counts: &[u32]) -> Accuracy 
         own += f64::from(*count) * f64::from(*right) / f64::from(*seen);
         weight += f64::from(*count);
     }
-    Accuracy { global: right as f64 / labels.len().max(1) as f64, own: if weight > 0.0 { own / weight } else { 0.0 } }
+    Score { global: right as f64 / labels.len().max(1) as f64, own: if weight > 0.0 { own / weight } else { 0.0 } }
 }
 
 /// The cross entropy (nats) of each row of `logits` `[n, C]`, as for the node's own predictions.
 pub(super) fn losses(logits: &[f32], labels: &[u32], counts: &[u32]) -> Vec<f64> {
     let prior = log_prior(counts, OWN_SMOOTHING);
-    let loss = |(row, label): (&[f32], &u32)| {
-        let own: Vec<f64> = row.iter().zip(&prior).map(|(value, prior)| f64::from(value + prior)).collect();
-        let largest = own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = own.iter().map(|value| (value - largest).exp()).sum();
-        own.get(*label as usize).map_or(f64::NAN, |value| largest + sum.ln() - value)
-    };
-    logits.chunks_exact(counts.len().max(1)).zip(labels).map(loss).collect()
+    let own: Vec<f32> =
+        logits.chunks_exact(counts.len().max(1)).flat_map(|row| row.iter().zip(&prior).map(|(a, b)| a + b)).collect();
+    cross_entropies(&own, labels, counts.len()).collect()
+}
+
+/// The cross entropy (nats) of each row of `logits` `[n, width]`.
+pub(super) fn cross_entropies(logits: &[f32], goals: &[u32], width: usize) -> impl Iterator<Item = f64> {
+    logits.chunks_exact(width.max(1)).zip(goals).map(|(row, goal)| {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|value| f64::from(value - largest).exp()).sum();
+        row.get(*goal as usize).map_or(f64::NAN, |value| sum.ln() - f64::from(value - largest))
+    })
+}
+
+/// e to the mean of some texts' losses (sums, and how many tokens each has).
+pub(super) fn perplexity(losses: &[(f64, usize)]) -> f64 {
+    let (sum, count) = losses.iter().fold((0.0, 0), |(sum, count), (loss, tokens)| (sum + loss, count + tokens));
+    (sum / count.max(1) as f64).exp()
 }
 
 /// The index of the largest of `row` + `prior`, the first one on ties.
@@ -59,14 +70,14 @@ mod tests {
     fn own_accuracy_weighs_classes_by_the_nodes_labels() {
         let logits = [1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
         let accuracy = score(&logits, &[0, 0, 1, 1], &[1, 1]);
-        assert_eq!(accuracy, Accuracy { global: 0.75, own: 0.75 });
+        assert_eq!(accuracy, Score { global: 0.75, own: 0.75 });
         assert_eq!(score(&logits, &[0, 0, 1, 1], &[3, 0]).own, 1.0);
     }
 
     #[test]
     fn the_prior_helps_only_the_nodes_own_score() {
         let accuracy = score(&[0.0, 0.5], &[0], &[9, 1]);
-        assert_eq!(accuracy, Accuracy { global: 0.0, own: 1.0 });
+        assert_eq!(accuracy, Score { global: 0.0, own: 1.0 });
     }
 
     #[test]
@@ -83,6 +94,6 @@ mod tests {
     #[test]
     fn classes_without_test_samples_do_not_count() {
         assert_eq!(score(&[1.0, 0.0], &[0], &[1, 1]).own, 1.0);
-        assert_eq!(score(&[], &[], &[0, 0]), Accuracy::default());
+        assert_eq!(score(&[], &[], &[0, 0]), Score::default());
     }
 }

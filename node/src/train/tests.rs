@@ -1,7 +1,10 @@
 //! The learner on a tiny backbone and made-up images.
 
 use super::*;
-use crate::backbone;
+use crate::{
+    backbone,
+    data::{Inputs, Set, Targets, table},
+};
 use heterotune_crypto::Identity;
 use heterotune_protocol::{
     charter::{Anchors, Charter, Task},
@@ -56,6 +59,7 @@ impl Fixture {
     fn load(&self) -> Result<Learner, TrainError> {
         Learner::load(
             self.backbone.path(),
+            backbone::Options::default(),
             self.data.path(),
             &self.charter,
             Settings { rate: 5e-3, ..Settings::default() },
@@ -131,7 +135,8 @@ fn samples_that_are_not_kept_give_the_same() {
     let path = fixture.data.path().join("train.csv");
     let labels = table::Labels::OneOf(fixture.charter.task.labels());
     let table = table::parse(&path, &fs::read(&path).unwrap(), 16, labels).unwrap();
-    learner.train = learner.trunk.samples(table.pixels, table.labels, false).unwrap();
+    let set = Set { inputs: Inputs::Pixels(table.pixels), targets: Targets::Labels(table.labels) };
+    learner.train = learner.net.trunk.samples(set, false).unwrap();
     assert_eq!(learner.train(1, &mixture).unwrap(), trained);
     assert_eq!(learner.statistics().unwrap(), statistics);
 }
@@ -151,10 +156,10 @@ fn statistics_add_up() {
 fn without_a_test_set_nothing_is_scored() {
     let fixture = fixture();
     fs::remove_file(fixture.data.path().join("test.csv")).unwrap();
-    let learner = fixture.aligned();
+    let mut learner = fixture.aligned();
     assert!(!learner.description().has_test);
     assert_eq!(learner.evaluate(&fixture.mixture()).unwrap(), None);
-    assert_eq!(learner.alone().unwrap(), None);
+    assert_eq!(learner.alone(&fixture.charter).unwrap(), None);
 }
 
 #[test]
@@ -188,16 +193,16 @@ fn held_out_samples_judge_a_mixture() {
 #[test]
 fn alone_learns_what_is_easy_and_says_how() {
     let fixture = fixture();
-    let alone = fixture.load().unwrap().alone().unwrap().unwrap();
+    let alone = fixture.load().unwrap().alone(&fixture.charter).unwrap().unwrap();
     assert_eq!(alone.best_of.len(), 2);
     assert!(alone.own > 0.9 && alone.global > 0.9, "{alone:?}");
     let one = vec![Some("top"); 5];
     fs::write(fixture.data.path().join("train.csv"), images(&one)).unwrap();
-    let alone = fixture.load().unwrap().alone().unwrap().unwrap();
+    let alone = fixture.load().unwrap().alone(&fixture.charter).unwrap().unwrap();
     assert_eq!((alone.chosen.as_str(), alone.own), ("only-class", 1.0));
     let two = [Some("top"), Some("bottom")];
     fs::write(fixture.data.path().join("train.csv"), images(&two)).unwrap();
-    assert_eq!(fixture.load().unwrap().alone().unwrap().unwrap().best_of.len(), 2);
+    assert_eq!(fixture.load().unwrap().alone(&fixture.charter).unwrap().unwrap().best_of.len(), 2);
 }
 
 #[test]
@@ -244,7 +249,10 @@ fn a_recipe_makes_backbones_that_load() {
     fs::write(folder.path().join("x.csv"), images(&[Some("top"); 12])).unwrap();
     let make = |out: &str| pretrain::pretrain(&recipe, &folder.path().join(out), |_| ());
     let made = make("out").unwrap();
-    assert_eq!(made[0].parameters, backbone::load(&folder.path().join("out/a-1")).unwrap().parameters());
+    assert_eq!(
+        made[0].parameters,
+        backbone::load(&folder.path().join("out/a-1"), backbone::Options::default()).unwrap().parameters()
+    );
     make("again").unwrap();
     let weights = |out: &str| fs::read(folder.path().join(out).join("a-1/model.safetensors")).unwrap();
     assert_eq!(weights("out"), weights("again"));

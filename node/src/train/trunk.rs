@@ -2,7 +2,7 @@
 
 use crate::{
     backbone::{Backbone, Hidden},
-    data::Inputs,
+    data::{Inputs, Set, Targets},
     dema,
     ops::LayerNorm,
 };
@@ -19,19 +19,52 @@ pub(super) struct Trunk {
     pub(super) backbone: Box<dyn Backbone>,
     positions: Vec<usize>,
     norm: LayerNorm,
+    /// Whether the task is to foretell tokens.
+    foretells: bool,
 }
 
-/// Samples: their inputs, or what the backbone makes of these up to the first slot.
+/// Samples, and what the backbone makes of their inputs up to the first slot.
 pub(super) struct Samples {
     kept: Kept,
-    /// The index of each sample's label, where there are labels.
-    pub(super) labels: Vec<u32>,
+    pub(super) goals: Goals,
 }
 
 enum Kept {
     Inputs(Inputs),
     /// Hidden states, padded to the longest.
     Hidden(Hidden),
+}
+
+/// What should come out for each sample.
+pub(super) enum Goals {
+    None,
+    Labels(Vec<u32>),
+    /// For each sample: the tokens that count, each with the place before it, from where it is foretold.
+    Next(Vec<Vec<(u32, u32)>>),
+}
+
+impl Goals {
+    /// How many tokens, or else samples, count among some rows.
+    pub(super) fn count(&self, rows: &[u32]) -> usize {
+        match self {
+            Self::Next(goals) => rows.iter().filter_map(|row| goals.get(*row as usize)).map(Vec::len).sum(),
+            _ => rows.len(),
+        }
+    }
+
+    fn new(set: &Set) -> Self {
+        match (&set.targets, &set.inputs) {
+            (Targets::Labels(labels), _) => Self::Labels(labels.clone()),
+            (Targets::Next(counted), Inputs::Tokens(texts)) => {
+                let goals = texts.iter().zip(counted).map(|(text, counted)| {
+                    let tokens = (0..).zip(text.iter().zip(counted).skip(1));
+                    tokens.filter(|(_, (_, counts))| **counts).map(|(place, (token, _))| (place, *token)).collect()
+                });
+                Self::Next(goals.collect())
+            }
+            _ => Self::None,
+        }
+    }
 }
 
 impl Samples {
@@ -43,10 +76,18 @@ impl Samples {
         }
     }
 
+    /// The index of each sample's label; none where there are no labels.
+    pub(super) fn labels(&self) -> &[u32] {
+        match &self.goals {
+            Goals::Labels(labels) => labels,
+            _ => &[],
+        }
+    }
+
     /// How many there are of each of `classes` classes.
     pub(super) fn counts(&self, classes: usize) -> Vec<u32> {
         let mut counts = vec![0; classes];
-        for label in &self.labels {
+        for label in self.labels() {
             counts.get_mut(*label as usize).into_iter().for_each(|count| *count += 1);
         }
         counts
@@ -60,9 +101,9 @@ impl Samples {
 }
 
 impl Trunk {
-    pub(super) fn new(backbone: Box<dyn Backbone>, slots: usize) -> Self {
+    pub(super) fn new(backbone: Box<dyn Backbone>, slots: usize, foretells: bool) -> Self {
         let positions = dema::positions(backbone.depth(), slots);
-        Self { backbone, positions, norm: LayerNorm::plain() }
+        Self { backbone, positions, norm: LayerNorm::plain(), foretells }
     }
 
     /// How many slots there are.
@@ -82,14 +123,14 @@ impl Trunk {
         bytes.fold(0, usize::saturating_add) <= CACHE_BYTES_MAX
     }
 
-    /// Samples from inputs, walked to the first slot if they are to be kept there.
-    pub(super) fn samples(&self, inputs: Inputs, labels: Vec<u32>, cached: bool) -> Result<Samples> {
-        let raw = Samples { kept: Kept::Inputs(inputs), labels };
+    /// Samples, walked to the first slot if they are to be kept there.
+    pub(super) fn samples(&self, set: Set, cached: bool) -> Result<Samples> {
+        let raw = Samples { goals: Goals::new(&set), kept: Kept::Inputs(set.inputs) };
         if !cached {
             return Ok(raw);
         }
         let parts = raw.chunks().map(|rows| self.first(&raw, &rows)).collect::<Result<Vec<_>>>()?;
-        Ok(Samples { kept: Kept::Hidden(Hidden::cat(&parts)?), labels: raw.labels })
+        Ok(Samples { kept: Kept::Hidden(Hidden::cat(&parts)?), ..raw })
     }
 
     /// The hidden states of some samples at the first slot.
@@ -124,18 +165,23 @@ impl Trunk {
         Ok(hidden)
     }
 
-    /// As [`Trunk::run`], to pooled, normalised features `[n, d]`.
+    /// As [`Trunk::run`], to normalised features of whole inputs `[n, d]`.
     pub(super) fn features(
         &self,
         hidden: Hidden,
         adapt: impl FnMut(usize, &Hidden) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        self.pooled(&self.run(hidden, adapt)?)
+        self.gather(&self.normal(&self.run(hidden, adapt)?)?)
     }
 
-    /// LN(h), pooled: `[n, tokens, d]` to `[n, d]`.
-    fn pooled(&self, hidden: &Hidden) -> Result<Tensor> {
-        self.backbone.pool(&hidden.with(self.norm.forward(&hidden.values)?))
+    /// LN(h) of every token.
+    pub(super) fn normal(&self, hidden: &Hidden) -> Result<Hidden> {
+        Ok(hidden.with(self.norm.forward(&hidden.values)?))
+    }
+
+    /// What stands for a whole input, `[n, d]`: the pooled tokens, or where tokens are foretold the last one.
+    fn gather(&self, hidden: &Hidden) -> Result<Tensor> {
+        if self.foretells { hidden.last() } else { self.backbone.pool(hidden) }
     }
 
     /// What the frozen backbone makes of samples in every space: the slots, then the end.
@@ -144,9 +190,9 @@ impl Trunk {
         for rows in samples.chunks() {
             self.features(self.first(samples, &rows)?, |slot, hidden| {
                 if let Some([tokens, pooled, raw]) = spaces.get_mut(slot) {
-                    let normal = hidden.with(self.norm.forward(&hidden.values)?);
-                    pooled.push(self.backbone.pool(&normal)?);
-                    raw.push(self.backbone.pool(hidden)?);
+                    let normal = self.normal(hidden)?;
+                    pooled.push(self.gather(&normal)?);
+                    raw.push(self.gather(hidden)?);
                     tokens.push(normal.tokens()?);
                 }
                 Ok(hidden.values.clone())

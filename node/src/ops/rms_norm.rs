@@ -1,0 +1,195 @@
+//! Root mean square normalisation, frozen or trained. <https://arxiv.org/abs/1910.07467>
+
+use super::{values, with_values};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+/// y = weight x / sqrt(mean(x^2) + epsilon) over the last dimension.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    weight: Tensor,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    /// A normalisation by its weight `[d]`. It is trained where that is, or comes from, a variable.
+    ///
+    /// # Errors
+    /// A weight that is no vector.
+    pub fn new(weight: Tensor, epsilon: f64) -> Result<Self> {
+        weight.dims1()?;
+        Ok(Self { weight: weight.contiguous()?, epsilon: epsilon as f32 })
+    }
+
+    /// One whose weight is kept as its difference from one, as Gemma does.
+    ///
+    /// # Errors
+    /// As [`RmsNorm::new`].
+    pub fn around_one(difference: &Tensor, epsilon: f64) -> Result<Self> {
+        Self::new((difference + 1.0)?, epsilon)
+    }
+
+    /// Normalises `[.., d]`. A frozen norm's backward pass makes the gradient of `x` alone.
+    ///
+    /// # Errors
+    /// A last dimension other than that of the weight.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (expected, found) = (self.weight.elem_count(), x.dims().last().copied().unwrap_or(1));
+        if expected != found {
+            bail!("a norm over {expected} values was given {found}");
+        }
+        let x = x.contiguous()?;
+        match self.weight.track_op() {
+            true => x.apply_op2(&self.weight, Trained(self.epsilon)),
+            false => x.apply_op1(Frozen(self.clone())),
+        }
+    }
+}
+
+/// The normalisation with its weight out of the graph's sight.
+struct Frozen(RmsNorm);
+
+/// The normalisation with its weight as an argument, by its epsilon.
+struct Trained(f32);
+
+impl CustomOp1 for Frozen {
+    fn name(&self) -> &'static str {
+        "frozen-rms-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(x, layout)?;
+        let y = with_values(&self.0.weight, |weight| Ok(normalise(x, weight, self.0.epsilon)))?;
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let (dx, _) = gradients(x, &self.0.weight, gradient, self.0.epsilon)?;
+        Ok(Some(dx))
+    }
+}
+
+impl CustomOp2 for Trained {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let y = normalise(values(x, layout)?, values(weight, weight_layout)?, self.0);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _y: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dweight) = gradients(x, weight, gradient, self.0)?;
+        Ok((Some(dx), Some(dweight)))
+    }
+}
+
+fn inverse(row: &[f32], epsilon: f32) -> f32 {
+    let mean = row.iter().map(|x| x * x).sum::<f32>() / row.len() as f32;
+    1.0 / (mean + epsilon).sqrt()
+}
+
+fn normalise(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
+    let width = weight.len().max(1);
+    let mut y = vec![0f32; x.len()];
+    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+        let inverse = inverse(x, epsilon);
+        y.iter_mut().zip(x).zip(weight).for_each(|((y, x), weight)| *y = x * inverse * weight);
+    }
+    y
+}
+
+fn gradients(x: &Tensor, weight: &Tensor, gradient: &Tensor, epsilon: f32) -> Result<(Tensor, Tensor)> {
+    let (dx, dweight) = with_values(x, |x| {
+        with_values(weight, |weight| with_values(gradient, |gradient| Ok(differentiate(x, weight, gradient, epsilon))))
+    })?;
+    Ok((Tensor::from_vec(dx, x.shape(), x.device())?, Tensor::from_vec(dweight, weight.shape(), weight.device())?))
+}
+
+/// The gradients of input and weight. With n the normalised row and h = gradient * weight: dx = (h - n mean(h n)) / rms.
+fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
+    let width = weight.len().max(1);
+    let (mut dx, mut dweight) = (vec![0f32; x.len()], vec![0f32; width]);
+    for ((dx, x), gradient) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width)) {
+        let inverse = inverse(x, epsilon);
+        let mut product = 0f32;
+        for (((x, g), w), dw) in x.iter().zip(gradient).zip(weight).zip(&mut dweight) {
+            product += g * w * x * inverse;
+            *dw += g * x * inverse;
+        }
+        let mean = product / width as f32;
+        for (((dx, x), g), w) in dx.iter_mut().zip(x).zip(gradient).zip(weight) {
+            *dx = inverse * (g * w - x * inverse * mean);
+        }
+    }
+    (dx, dweight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::tests::{check, noise};
+    use candle_core::{D, Var};
+
+    /// The same from the library's operations.
+    fn twin(norm: &RmsNorm, x: &Tensor) -> Tensor {
+        let mean = x.sqr().unwrap().mean_keepdim(D::Minus1).unwrap();
+        let normal = x.broadcast_div(&(mean + f64::from(norm.epsilon)).unwrap().sqrt().unwrap()).unwrap();
+        normal.broadcast_mul(&norm.weight).unwrap()
+    }
+
+    #[test]
+    fn it_normalises_and_differentiates_like_its_plain_twin() {
+        let variable = Var::from_tensor(&noise(&[7], 3)).unwrap();
+        let frozen = RmsNorm::new(noise(&[7], 3), 1e-6).unwrap();
+        let around = RmsNorm::around_one(&noise(&[7], 3), 1e-6).unwrap();
+        let trained = RmsNorm::new(variable.as_tensor().clone(), 1e-6).unwrap();
+        for norm in [frozen, around, trained] {
+            check(&[2, 3, 7], |x| norm.forward(x).unwrap(), |x| twin(&norm, x));
+        }
+    }
+
+    #[test]
+    fn a_weight_around_one_is_a_difference() {
+        let (plain, around) = (noise(&[7], 3), (noise(&[7], 3) - 1.0).unwrap());
+        let x = noise(&[2, 7], 1);
+        let [a, b] = [RmsNorm::new(plain, 1e-6).unwrap(), RmsNorm::around_one(&around, 1e-6).unwrap()]
+            .map(|norm| norm.forward(&x).unwrap().to_vec2::<f32>().unwrap());
+        for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
+            assert!((a - b).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn only_trained_weights_get_a_gradient() {
+        let weight = Var::from_tensor(&noise(&[7], 3)).unwrap();
+        let x = Var::from_tensor(&noise(&[2, 3, 7], 1)).unwrap();
+        let outer = noise(&[2, 3, 7], 2);
+        let gradients = |y: Tensor| (y * &outer).unwrap().sum_all().unwrap().backward().unwrap();
+        let trained = RmsNorm::around_one(&weight, 1e-6).unwrap();
+        let ours = gradients(trained.forward(&x).unwrap());
+        let theirs = gradients(twin(&trained, &x));
+        let difference = (ours.get(&weight).unwrap() - theirs.get(&weight).unwrap()).unwrap().abs().unwrap();
+        assert!(difference.max(0).unwrap().to_scalar::<f32>().unwrap() < 1e-4);
+        let frozen = RmsNorm::new(weight.as_detached_tensor(), 1e-6).unwrap();
+        assert!(gradients(frozen.forward(&x).unwrap()).get(&weight).is_none());
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        assert!(RmsNorm::new(noise(&[7, 1], 3), 1e-6).is_err());
+        assert!(RmsNorm::new(noise(&[7], 3), 1e-6).unwrap().forward(&noise(&[2, 6], 1)).is_err());
+    }
+}

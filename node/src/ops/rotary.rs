@@ -1,0 +1,109 @@
+//! Rotary position embedding (RoFormer, <https://arxiv.org/abs/2104.09864>) in the layout of the hub's decoders: value i
+//! of a head turns together with value i + n, where n is half of the values that turn.
+
+use super::{values, with_values};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use std::sync::Arc;
+
+/// Turns pairs of values by angles that grow with the token's place.
+#[derive(Clone, Debug)]
+pub struct Rotary {
+    frequencies: Arc<[f32]>,
+}
+
+impl Rotary {
+    /// A rotation by its frequencies, in radians a token, one for each pair of values.
+    pub fn new(frequencies: impl Into<Arc<[f32]>>) -> Self {
+        Self { frequencies: frequencies.into() }
+    }
+
+    /// Turns heads `[.., tokens, d]`, of which the first token stands at place `first`. Values beyond the pairs stay.
+    ///
+    /// # Errors
+    /// Heads that have fewer values than turn.
+    pub fn forward(&self, x: &Tensor, first: usize) -> Result<Tensor> {
+        x.contiguous()?.apply_op1(Turn { frequencies: self.frequencies.clone(), first, direction: 1.0 })
+    }
+}
+
+/// The rotation, or, with a direction of -1, the one back, which is its transpose and so its gradient.
+struct Turn {
+    frequencies: Arc<[f32]>,
+    first: usize,
+    direction: f32,
+}
+
+impl Turn {
+    fn turn(&self, x: &[f32], dims: &[usize]) -> Result<Vec<f32>> {
+        let pairs = self.frequencies.len();
+        let (tokens, size) = match dims {
+            [.., tokens, size] if 2 * pairs <= *size => (*tokens, *size),
+            _ => bail!("{pairs} pairs of values can't turn in heads of shape {dims:?}"),
+        };
+        let places = (0..tokens).map(|token| (self.first + token) as f32);
+        let turns: Vec<(f32, f32)> = places
+            .flat_map(|place| self.frequencies.iter().map(move |frequency| (place * frequency).sin_cos()))
+            .collect();
+        let mut y = x.to_vec();
+        for head in y.chunks_exact_mut((tokens * size).max(1)) {
+            for (row, turns) in head.chunks_exact_mut(size).zip(turns.chunks_exact(pairs.max(1))) {
+                let (left, right) = row.split_at_mut(pairs);
+                for ((a, b), (sin, cos)) in left.iter_mut().zip(right).zip(turns) {
+                    let sin = sin * self.direction;
+                    (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                }
+            }
+        }
+        Ok(y)
+    }
+}
+
+impl CustomOp1 for Turn {
+    fn name(&self) -> &'static str {
+        "rotary"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(self.turn(values(x, layout)?, layout.dims())?), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let back = Self { frequencies: self.frequencies.clone(), first: self.first, direction: -self.direction };
+        let dx = with_values(gradient, |gradient| back.turn(gradient, x.dims()))?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::tests::{check, noise};
+    use candle_core::{D, Device};
+
+    const FREQUENCIES: [f32; 3] = [1.0, 0.3, 0.01];
+
+    /// The same from the library's operations.
+    fn twin(x: &Tensor, first: usize) -> Tensor {
+        let tokens = x.dim(D::Minus2).unwrap();
+        let angles: Vec<f32> =
+            (0..tokens).flat_map(|token| FREQUENCIES.map(|frequency| (first + token) as f32 * frequency)).collect();
+        let angles = Tensor::from_vec(angles, (tokens, 3), &Device::Cpu).unwrap();
+        let (turning, rest) = (x.narrow(D::Minus1, 0, 6).unwrap(), x.narrow(D::Minus1, 6, x.dims()[3] - 6).unwrap());
+        let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+        let turned = candle_nn::rotary_emb::rope_slow(&turning.contiguous().unwrap(), &cos, &sin).unwrap();
+        Tensor::cat(&[turned, rest], D::Minus1).unwrap()
+    }
+
+    #[test]
+    fn it_turns_and_differentiates_like_its_plain_twin() {
+        let rotary = Rotary::new(FREQUENCIES);
+        for (first, size) in [(0, 6), (5, 6), (5, 8)] {
+            check(&[1, 2, 3, size], |x| rotary.forward(x, first).unwrap(), |x| twin(x, first));
+        }
+    }
+
+    #[test]
+    fn heads_that_are_too_narrow_are_refused() {
+        assert!(Rotary::new(FREQUENCIES).forward(&noise(&[1, 2, 3, 5], 1), 0).is_err());
+    }
+}

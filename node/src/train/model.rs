@@ -1,0 +1,238 @@
+//! What a node computes with: its frozen backbone, the adapters at its slots, and the readout.
+
+use super::{
+    TrainError,
+    private::{Private, Shape},
+    score::cross_entropies,
+    trunk::{Goals, Samples, Trunk},
+};
+use crate::{
+    backbone::{Backbone, Head, Hidden, Takes},
+    dema::{Adapter, Projections, gates},
+    ops::Linear,
+};
+use candle_core::{Device, Result, Tensor};
+use candle_nn::loss::cross_entropy;
+use heterotune_crypto::Digest;
+use heterotune_protocol::{
+    charter::{self, Charter, Task},
+    mixture::Layout,
+};
+
+/// What can go wrong when a net computes.
+type Outcome<T> = std::result::Result<T, TrainError>;
+
+/// Adapters and the readout's encoder, made from the projections as they are now.
+pub(super) struct Model {
+    adapters: Vec<Adapter>,
+    encoder: Linear,
+}
+
+/// The tensors that the model is given: shared ones, or a private readout.
+pub(super) struct Parts {
+    /// `[M, r, r]` of each slot; none where the network has no branches.
+    pub(super) branches: Vec<Tensor>,
+    /// Weight `[r_h, C]` and bias `[C]`.
+    pub(super) readout: [Tensor; 2],
+}
+
+impl Model {
+    /// `gates` `[r, M]`, one for each slot; none where the network has no branches.
+    pub(super) fn new(projections: &Projections, gates: &[Tensor]) -> Result<Self> {
+        let pairs = projections.slots.iter().zip(gates);
+        let adapters = pairs.map(|(projection, gate)| Adapter::new(projection, gate)).collect::<Result<_>>()?;
+        Ok(Self { adapters, encoder: projections.readout.encoder()? })
+    }
+
+    /// Codes `[.., r_h]` of normalised features `[.., d]`.
+    pub(super) fn encode(&self, features: &Tensor) -> Result<Tensor> {
+        self.encoder.forward(features)
+    }
+
+    fn adapt(&self, slot: usize, hidden: &Hidden, branches: &[Tensor]) -> Result<Tensor> {
+        match (self.adapters.get(slot), branches.get(slot)) {
+            (Some(adapter), Some(branches)) => adapter.forward(&hidden.values, branches),
+            _ => Ok(hidden.values.clone()),
+        }
+    }
+}
+
+/// A backbone with its slots, and what the charter makes of it.
+pub(super) struct Net {
+    pub(super) trunk: Trunk,
+    pub(super) shape: charter::Adapter,
+    pub(super) layout: Layout,
+    pub(super) task: Task,
+    /// Gate matrices, one a slot; none where the network has no branches.
+    pub(super) gates: Vec<Tensor>,
+    /// The index of the shared readout that fits the backbone's output.
+    pub(super) readout: Option<usize>,
+}
+
+impl Net {
+    /// A language model whose tokenizer has this digest shares the readout that the charter has for it.
+    pub(super) fn new(backbone: Box<dyn Backbone>, tokenizer: Option<Digest>, charter: &Charter) -> Outcome<Self> {
+        let readout = match &charter.task {
+            Task::CausalLm { vocabularies } => {
+                if backbone.head() != Head::Vocabulary {
+                    let problem = "this backbone has no language model head; take one with lm_head or tied embeddings";
+                    return Err(TrainError::Value(problem.into()));
+                }
+                vocabularies.iter().position(|vocabulary| Some(vocabulary.tokenizer) == tokenizer)
+            }
+            _ => Some(0),
+        };
+        let adapter = charter.adapter.clone();
+        let (slots, rank, branches) = (adapter.slots.into(), adapter.rank.into(), adapter.branches.into());
+        Ok(Self {
+            trunk: Trunk::new(backbone, slots, matches!(charter.task, Task::CausalLm { .. })),
+            gates: if branches == 0 { Vec::new() } else { gates(adapter.seed, slots, rank, branches)? },
+            shape: adapter,
+            layout: Layout::new(charter),
+            task: charter.task.clone(),
+            readout,
+        })
+    }
+
+    /// The model of the projections as they are.
+    pub(super) fn model(&self, private: &Private) -> Result<Model> {
+        Model::new(&private.projections, &self.gates)
+    }
+
+    /// Logits from the hidden states of samples at the first slot: `[n, C]`, or where tokens are foretold
+    /// `[n, tokens, vocabulary]`.
+    pub(super) fn logits(&self, model: &Model, parts: &Parts, hidden: Hidden) -> Result<Tensor> {
+        let adapt = |slot: usize, hidden: &Hidden| model.adapt(slot, hidden, &parts.branches);
+        let [weight, bias] = &parts.readout;
+        if !self.foretells() {
+            let features = self.trunk.features(hidden, adapt)?;
+            return model.encode(&features)?.matmul(weight)?.broadcast_add(bias);
+        }
+        let end = self.trunk.run(hidden, adapt)?;
+        let codes = model.encode(&self.trunk.normal(&end)?.values)?;
+        let (texts, tokens, width) = codes.dims3()?;
+        let read = codes.reshape((texts * tokens, width))?.matmul(weight)?.broadcast_add(bias)?;
+        let own = self.trunk.backbone.logits(&end)?;
+        own.flatten(0, 1)? + read
+    }
+
+    /// The mean cross entropy of some samples' goals. Class logits get `prior` added, the log of how frequent each
+    /// class is here, so that the shared readout need not learn the node's own label shares.
+    pub(super) fn loss(&self, logits: &Tensor, samples: &Samples, rows: &[u32], prior: &Tensor) -> Result<Tensor> {
+        match &samples.goals {
+            Goals::Next(goals) => {
+                let (places, tokens) = goals_of(goals, rows, logits.dim(0)?);
+                cross_entropy(
+                    &logits.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?,
+                    &Tensor::new(tokens, &Device::Cpu)?,
+                )
+            }
+            Goals::Labels(labels) => {
+                let labels: Vec<u32> = rows.iter().filter_map(|row| labels.get(*row as usize).copied()).collect();
+                cross_entropy(&logits.broadcast_add(prior)?, &Tensor::new(labels, &Device::Cpu)?)
+            }
+            Goals::None => candle_core::bail!("samples without goals can't be learnt from"),
+        }
+    }
+
+    /// For each text: the sum of its tokens' cross entropies (nats), and how many count.
+    pub(super) fn token_losses(&self, model: &Model, parts: &Parts, samples: &Samples) -> Outcome<Vec<(f64, usize)>> {
+        let mut losses = Vec::new();
+        for rows in samples.chunks() {
+            let logits = self.logits(model, parts, self.trunk.first(samples, &rows)?)?;
+            if let Goals::Next(goals) = &samples.goals {
+                let (places, tokens) = goals_of(goals, &rows, logits.dim(0)?);
+                let width = logits.dim(1)?;
+                let logits: Vec<f32> =
+                    logits.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?.flatten_all()?.to_vec1()?;
+                let mut all = cross_entropies(&logits, &tokens, width);
+                for row in &rows {
+                    let count = goals.get(*row as usize).map_or(0, Vec::len);
+                    losses.push((all.by_ref().take(count).sum(), count));
+                }
+            }
+        }
+        Ok(losses)
+    }
+
+    /// The class logits `[n, C]` of all of some samples, row-major.
+    pub(super) fn all_logits(&self, model: &Model, parts: &Parts, samples: &Samples) -> Outcome<Vec<f32>> {
+        let mut logits: Vec<f32> = Vec::new();
+        for rows in samples.chunks() {
+            let part = self.logits(model, parts, self.trunk.first(samples, &rows)?)?;
+            logits.extend(part.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(logits)
+    }
+
+    /// What of a mixture's tensors is this node's, with its own readout where it shares none.
+    pub(super) fn parts(&self, mixture: &[Tensor], private: &Private) -> Outcome<Parts> {
+        let (branches, readouts) = mixture.split_at(self.gates.len());
+        let shared =
+            self.readout.and_then(|at| Some([readouts.get(2 * at)?.clone(), readouts.get(2 * at + 1)?.clone()]));
+        let readout = shared.or_else(|| private.readout.clone());
+        let readout = readout.ok_or_else(|| TrainError::Value("a mixture without a readout".into()))?;
+        Ok(Parts { branches: branches.to_vec(), readout })
+    }
+
+    /// The whole mixture with this node's parts in their places.
+    pub(super) fn whole(&self, parts: &Parts, mixture: &[Tensor]) -> Vec<Tensor> {
+        let mut whole = mixture.to_vec();
+        whole.iter_mut().zip(&parts.branches).for_each(|(tensor, branches)| tensor.clone_from(branches));
+        if let Some(at) = self.readout {
+            let own = whole.iter_mut().skip(self.gates.len() + 2 * at);
+            own.zip(&parts.readout).for_each(|(tensor, part)| tensor.clone_from(part));
+        }
+        whole
+    }
+
+    /// A mixture's groups as tensors.
+    pub(super) fn tensors(&self, mixture: &[Vec<f32>]) -> Outcome<Vec<Tensor>> {
+        let groups = self.layout.groups();
+        let sizes: Vec<usize> = mixture.iter().map(Vec::len).collect();
+        if sizes != groups.iter().map(|group| group.values()).collect::<Vec<_>>() {
+            return Err(TrainError::Value(format!(
+                "a mixture with groups of {sizes:?} values does not fit the charter"
+            )));
+        }
+        let tensors = mixture.iter().zip(groups);
+        Ok(tensors
+            .map(|(values, group)| Tensor::from_slice(values, group.dims.as_slice(), &Device::Cpu))
+            .collect::<candle_core::Result<_>>()?)
+    }
+
+    /// The model of some private state, and a mixture's parts for it.
+    pub(super) fn ready(&self, private: &Private, mixture: &[Vec<f32>]) -> Outcome<(Model, Parts)> {
+        Ok((self.model(private)?, self.parts(&self.tensors(mixture)?, private)?))
+    }
+
+    /// Whether the task is to foretell tokens.
+    pub(super) fn foretells(&self) -> bool {
+        matches!(self.task, Task::CausalLm { .. })
+    }
+
+    /// The shapes of what is private to a node.
+    pub(super) fn private_shape(&self) -> Shape {
+        let columns = match self.trunk.backbone.takes() {
+            Takes::Tokens { vocabulary, .. } if self.readout.is_none() => Some(vocabulary),
+            _ => None,
+        };
+        Shape {
+            width: self.trunk.backbone.width(),
+            slots: self.trunk.slots(),
+            rank: self.shape.rank.into(),
+            readout_rank: self.shape.readout_rank.into(),
+            columns,
+        }
+    }
+}
+
+/// The places of all goals of some rows in their logits, laid end to end (`total` places of all rows), and the tokens.
+fn goals_of(goals: &[Vec<(u32, u32)>], rows: &[u32], total: usize) -> (Vec<u32>, Vec<u32>) {
+    let length = (total / rows.len().max(1)) as u32;
+    let of = (0..).zip(rows).filter_map(|(at, row)| Some((at, goals.get(*row as usize)?)));
+    of.flat_map(|(at, goals): (u32, &Vec<(u32, u32)>)| {
+        goals.iter().map(move |(place, token)| (at * length + place, *token))
+    })
+    .unzip()
+}
