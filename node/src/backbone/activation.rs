@@ -1,6 +1,6 @@
 //! The nonlinearities of feed-forward layers, by the hub's names.
 
-use crate::ops::gelu;
+use crate::ops::{gelu, gelu_tanh};
 use candle_core::{Result as Computed, Tensor};
 
 /// The nonlinearity between the two maps of a feed-forward layer.
@@ -31,7 +31,7 @@ impl Activation {
     pub(super) fn forward(self, x: &Tensor) -> Computed<Tensor> {
         match self {
             Self::Gelu => gelu(x),
-            Self::GeluTanh => x.gelu(),
+            Self::GeluTanh => gelu_tanh(x),
             Self::Relu => x.relu(),
         }
     }

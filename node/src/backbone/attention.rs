@@ -4,6 +4,7 @@
 use super::Source;
 use crate::ops::{Linear, softmax};
 use candle_core::{D, Device, Result as Computed, Tensor};
+use std::sync::Arc;
 
 /// A layer's four maps.
 pub(super) struct Attention {
@@ -33,7 +34,7 @@ impl Attention {
     }
 
     /// `[n, tokens, d]` to the same. Of an input that has a length, only so many tokens are seen.
-    pub(super) fn forward(&self, x: &Tensor, lengths: Option<&[usize]>) -> Computed<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, lengths: Option<&Arc<[usize]>>) -> Computed<Tensor> {
         let (inputs, tokens, width) = x.dims3()?;
         let split =
             |y: Tensor| y.reshape((inputs, tokens, self.heads, width / self.heads))?.transpose(1, 2)?.contiguous();
@@ -46,7 +47,7 @@ impl Attention {
 
 /// softmax(Q K^T / sqrt(size)) V for every head, all `[n, heads, tokens, size]`. Keys beyond an input's length, which
 /// is 1 or more, get no weight.
-pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, lengths: Option<&[usize]>) -> Computed<Tensor> {
+pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, lengths: Option<&Arc<[usize]>>) -> Computed<Tensor> {
     let (_, _, tokens, size) = key.dims4()?;
     let query = (query * (size as f64).powf(-0.5))?;
     let scores = query.matmul(&key.transpose(D::Minus2, D::Minus1)?)?;

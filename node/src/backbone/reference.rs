@@ -107,7 +107,7 @@ pub(super) fn walk(backbone: &dyn Backbone, batch: &Batch) -> Hidden {
     (0..backbone.depth()).fold(hidden, |hidden, block| hidden.with(backbone.block(block, &hidden).unwrap()))
 }
 
-/// The largest difference between a matrix and what it should be.
+/// The largest difference between a matrix and what it should be; what is no number is the largest.
 pub(super) fn difference(ours: &Tensor, theirs: &[Vec<f32>]) -> f32 {
     let ours = ours.to_vec2::<f32>().unwrap();
     assert_eq!(ours.len(), theirs.len());
@@ -115,12 +115,10 @@ pub(super) fn difference(ours: &Tensor, theirs: &[Vec<f32>]) -> f32 {
         assert_eq!(ours.len(), theirs.len());
         ours.iter().zip(theirs)
     });
-    pairs
-        .map(|(ours, theirs)| (ours - theirs).abs())
-        .fold(0.0, |worst, error| if error <= worst { worst } else { error })
+    pairs.map(|(ours, theirs)| (ours - theirs).abs()).max_by(f32::total_cmp).unwrap_or(0.0)
 }
 
-/// Fails where [`difference`] is more than `most`, or no number.
+/// Fails where [`difference`] is more than `most`.
 pub(super) fn close(ours: &Tensor, theirs: &[Vec<f32>], most: f32) {
     let worst = difference(ours, theirs);
     assert!(worst <= most, "differs by {worst}, may by {most}");
@@ -157,7 +155,7 @@ pub(super) fn check_gradient(backbone: &dyn Backbone, batch: &Batch) {
     let largest = ours.iter().fold(0f64, |largest, gradient| largest.max(f64::from(gradient.abs())));
     assert!(largest > 0.01, "no gradient to speak of");
     let errors = ours.iter().enumerate().map(|(index, ours)| (f64::from(*ours) - slope(index)).abs() / largest);
-    let worst = errors.fold(0.0, f64::max);
+    let worst = errors.max_by(f64::total_cmp).unwrap_or(f64::NAN);
     println!("{}: gradient of {count} values, worst relative error {worst:.1e}", backbone.model_type());
     assert!(worst <= 1e-3, "the gradient is off by {worst} of its largest value");
 }

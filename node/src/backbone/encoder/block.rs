@@ -6,6 +6,7 @@ use super::{
 };
 use crate::ops::{LayerNorm, Linear};
 use candle_core::{Result as Computed, Tensor};
+use std::sync::Arc;
 
 pub(super) struct Block {
     attention: Attention,
@@ -38,7 +39,7 @@ impl Block {
     }
 
     /// `[n, tokens, d]` to the same.
-    pub(super) fn forward(&self, hidden: &Tensor, lengths: Option<&[usize]>) -> Computed<Tensor> {
+    pub(super) fn forward(&self, hidden: &Tensor, lengths: Option<&Arc<[usize]>>) -> Computed<Tensor> {
         let hidden = self.attention_norm.forward(&(hidden + self.attention.forward(hidden, lengths)?)?)?;
         let inner = self.activation.forward(&self.widen.forward(&hidden)?)?;
         self.output_norm.forward(&(&hidden + self.narrow.forward(&inner)?)?)

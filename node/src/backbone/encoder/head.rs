@@ -1,11 +1,12 @@
 //! The heads of text classifiers. All look at the first token.
 
 use super::{
-    super::{BackboneError, classifier, weights::Model},
-    config::Family,
+    super::{BackboneError, Weights, classifier, weights::Model},
+    config::{Config, Family},
 };
 use crate::ops::Linear;
 use candle_core::{Result as Computed, Tensor};
+use std::path::Path;
 
 /// A layer with a nonlinearity, if there is one, then the classes' logits.
 pub(super) struct Head {
@@ -15,32 +16,30 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// The tensors of a head: its layer before the classifier, and the classifier. None where the family's are not all
-    /// there, which `has` says.
-    pub(super) fn find(family: Family, prefix: &str, has: impl Fn(&str) -> bool) -> Option<(Option<String>, String)> {
-        let pooler = format!("{prefix}pooler.dense");
-        let (dense, classifier, needed) = match family {
-            Family::Bert => (pooler, "classifier", false),
-            Family::Roberta => ("classifier.dense".into(), "classifier.out_proj", true),
-            Family::Distilbert => ("pre_classifier".into(), "classifier", true),
-        };
-        let there = |name: &str| has(&format!("{name}.weight"));
-        let dense = there(&dense).then_some(dense);
-        (there(classifier) && (dense.is_some() || !needed)).then(|| (dense, classifier.into()))
-    }
-
-    /// Reads the tensors that [`Head::find`] found, for a backbone of some width.
+    /// The head of a backbone whose tensors' names start with `prefix`, if the weights hold one; `text` is the
+    /// `config.json` at `path`.
     pub(super) fn read(
-        family: Family,
-        (dense, classifier): (Option<String>, String),
-        names: Vec<String>,
-        width: usize,
-        source: &mut Model<'_>,
-    ) -> Result<Self, BackboneError> {
-        let squash = if family == Family::Distilbert { Tensor::relu } else { Tensor::tanh };
-        let dense = dense.map(|name| classifier::linear(source, &name, width, width)).transpose()?;
-        let classifier = classifier::linear(source, &classifier, names.len(), width)?;
-        Ok(Self { dense: dense.map(|dense| (dense, squash as fn(&Tensor) -> _)), classifier, names })
+        config: &Config,
+        (path, text): (&Path, &str),
+        prefix: &str,
+        weights: &Weights,
+    ) -> Result<Option<Self>, BackboneError> {
+        let pooler = format!("{prefix}pooler.dense");
+        // The layer before the classifier, its nonlinearity, whether no head is without it, and the classifier.
+        let (dense, squash, needed, classifier): (&str, fn(&Tensor) -> _, _, _) = match config.family() {
+            Family::Bert => (&pooler, Tensor::tanh, false, "classifier"),
+            Family::Roberta => ("classifier.dense", Tensor::tanh, true, "classifier.out_proj"),
+            Family::Distilbert => ("pre_classifier", Tensor::relu, true, "classifier"),
+        };
+        let has = |name: &str| weights.has(&format!("{name}.weight"));
+        if !has(classifier) || needed && !has(dense) {
+            return Ok(None);
+        }
+        let (width, mut source) = (config.hidden_size, Model::new(weights, ""));
+        let names = classifier::names(path, text, weights, classifier)?;
+        let dense = has(dense).then(|| classifier::linear(&mut source, dense, width, width)).transpose()?;
+        let classifier = classifier::linear(&mut source, classifier, names.len(), width)?;
+        Ok(Some(Self { dense: dense.map(|dense| (dense, squash)), classifier, names }))
     }
 
     /// What the classes are called.

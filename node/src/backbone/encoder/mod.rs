@@ -9,7 +9,7 @@ mod pooling;
 pub(super) use config::MODEL_TYPES;
 
 use super::{Backbone, BackboneError, Batch, Hidden, Options, Source, Takes, Weights, weights::Model};
-use super::{classifier, parse, read_text};
+use super::{parse, read_text};
 use crate::ops::{LayerNorm, Linear};
 use block::Block;
 use candle_core::{Result as Computed, Tensor, bail};
@@ -33,7 +33,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Reads `config.json`, `model.safetensors` and, where it is there, `1_Pooling/config.json`.
+    /// Reads `config.json`, the weights and, where it is there, `1_Pooling/config.json`.
     ///
     /// # Errors
     /// A configuration that is not supported, files or tensors that are missing or damaged.
@@ -47,18 +47,17 @@ impl Encoder {
         let (depth, all) = (options.depth(&path, config.num_hidden_layers)?, config.num_hidden_layers);
         config.num_hidden_layers = depth;
         let pooling = Pooling::read(folder)?;
-        let weights = Weights::open(&folder.join("model.safetensors"))?;
-        let (family, width) = (config.family(), config.hidden_size);
-        let prefixed = weights.has(&format!("{}embeddings.word_embeddings.weight", family.prefix()));
-        let prefix = if prefixed { family.prefix() } else { "" };
+        let weights = Weights::folder(folder)?;
+        let prefix = config.family().prefix();
+        let prefixed = weights.has(&format!("{prefix}embeddings.word_embeddings.weight"));
+        let prefix = if prefixed { prefix } else { "" };
         let old_norms = weights.has(&format!("{prefix}embeddings.LayerNorm.gamma"));
 
-        let mut source = Checkpoint { model: Model::new(&weights, prefix), old_norms };
+        let mut source = Checkpoint { model: Model::new(&weights, prefix).keeping(options.precision), old_norms };
         let mut encoder = Self::assemble(config, pooling, &mut source)?;
         encoder.parameters = source.model.parameters;
-        if let Some(found) = Head::find(family, prefix, |name| weights.has(name)).filter(|_| depth == all) {
-            let names = classifier::names(&path, &text)?;
-            encoder.head = Some(Head::read(family, found, names, width, &mut Model::new(&weights, ""))?);
+        if depth == all {
+            encoder.head = Head::read(&encoder.config, (&path, &text), prefix, &weights)?;
         }
         Ok(encoder)
     }
@@ -153,7 +152,7 @@ impl Backbone for Encoder {
 
     fn block(&self, index: usize, hidden: &Hidden) -> Computed<Tensor> {
         match self.blocks.get(index) {
-            Some(block) => block.forward(&hidden.values, hidden.lengths.as_deref()),
+            Some(block) => block.forward(&hidden.values, hidden.lengths.as_ref()),
             None => bail!("block {index} of {}", self.blocks.len()),
         }
     }

@@ -4,8 +4,9 @@ use super::{
     super::{Source, activation::Activation, attention::Attention},
     config::Config,
 };
-use crate::ops::{LayerNorm, Linear};
+use crate::ops::{LayerNorm, Linear, silu};
 use candle_core::{D, Result as Computed, Tensor};
+use std::sync::Arc;
 
 pub(super) struct Block {
     attention: Attention,
@@ -36,7 +37,7 @@ impl Block {
     }
 
     /// `[n, tokens, d]` to the same.
-    pub(super) fn forward(&self, hidden: &Tensor, lengths: Option<&[usize]>) -> Computed<Tensor> {
+    pub(super) fn forward(&self, hidden: &Tensor, lengths: Option<&Arc<[usize]>>) -> Computed<Tensor> {
         let [before, after] = &self.norms;
         let hidden = (hidden + self.scaled(0, self.attention.forward(&before.forward(hidden)?, lengths)?)?)?;
         &hidden + self.scaled(1, self.feed.forward(&after.forward(&hidden)?)?)?
@@ -81,7 +82,7 @@ impl FeedForward {
             Some(activation) => activation.forward(&wide)?,
             None => {
                 let half = wide.dim(D::Minus1)? / 2;
-                (wide.narrow(D::Minus1, 0, half)?.silu()? * wide.narrow(D::Minus1, half, half)?)?
+                (silu(&wide.narrow(D::Minus1, 0, half)?)? * wide.narrow(D::Minus1, half, half)?)?
             }
         };
         self.narrow.forward(&inner)

@@ -1,7 +1,7 @@
 //! The heads of image classifiers. All look at normalised hidden states.
 
 use super::{
-    super::{BackboneError, Source, classifier, parse, weights::Model},
+    super::{BackboneError, Source, Weights, classifier, parse, weights::Model},
     config::{Config, Family},
 };
 use crate::ops::{LayerNorm, Linear};
@@ -26,22 +26,22 @@ enum Kind {
 }
 
 impl Head {
-    /// The head in a file of weights, if it has one; `text` is the `config.json` at `path`. `has` says which tensors
-    /// there are, all of which `source` gives.
+    /// The head of a backbone whose tensors' names start with `prefix`, if the weights hold one; `text` is the
+    /// `config.json` at `path`.
     pub(super) fn read(
         config: &Config,
         (path, text): (&Path, &str),
         prefix: &str,
-        has: impl Fn(&str) -> bool,
-        source: &mut Model<'_>,
+        weights: &Weights,
     ) -> Result<Option<Self>, BackboneError> {
-        let (family, width) = (config.family(), config.hidden_size);
-        let two = family == Family::Deit && has("cls_classifier.weight");
-        if !two && !has("classifier.weight") {
+        let (family, width, mut source) = (config.family(), config.hidden_size, Model::new(weights, ""));
+        let two = family == Family::Deit && weights.has("cls_classifier.weight");
+        let classifier = if two { "cls_classifier" } else { "classifier" };
+        if !weights.has(&format!("{classifier}.weight")) {
             return Ok(None);
         }
-        let names = classifier::names(path, text)?;
-        let mut map = |name: &str, inputs| classifier::linear(source, name, names.len(), inputs);
+        let names = classifier::names(path, text, weights, classifier)?;
+        let mut map = |name: &str, inputs| classifier::linear(&mut source, name, names.len(), inputs);
         let kind = match family {
             _ if two => {
                 Kind::Two { class: map("cls_classifier", width)?, distillation: map("distillation_classifier", width)? }
@@ -50,11 +50,11 @@ impl Head {
             Family::Vit | Family::Deit => {
                 let classifier = map("classifier", width)?;
                 let name = format!("{prefix}pooler.dense");
-                let pooled = family == Family::Vit && has(&format!("{name}.weight"));
+                let pooled = family == Family::Vit && weights.has(&format!("{name}.weight"));
                 if pooled {
                     ensure_tanh(path, text)?;
                 }
-                let pooler = pooled.then(|| classifier::linear(source, &name, width, width)).transpose()?;
+                let pooler = pooled.then(|| classifier::linear(&mut source, &name, width, width)).transpose()?;
                 Kind::First { pooler, classifier }
             }
         };

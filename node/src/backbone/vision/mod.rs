@@ -35,7 +35,7 @@ pub struct Vit {
 }
 
 impl Vit {
-    /// Reads `config.json`, `preprocessor_config.json` and `model.safetensors`.
+    /// Reads `config.json`, `preprocessor_config.json` and the weights.
     ///
     /// # Errors
     /// A configuration that is not supported, files or tensors that are missing or damaged.
@@ -47,15 +47,14 @@ impl Vit {
         config.num_hidden_layers = depth;
         let pixels = Pixels::read(folder, config.num_channels)?;
         let size = input_size(folder, &config)?;
-        let weights = Weights::open(&folder.join("model.safetensors"))?;
+        let weights = Weights::folder(folder)?;
         let prefix = config.family().prefix();
         let prefix = if weights.has(&format!("{prefix}embeddings.cls_token")) { prefix } else { "" };
-        let mut source = Model::new(&weights, prefix);
+        let mut source = Model::new(&weights, prefix).keeping(options.precision);
         let mut vit = Self::assemble(config, &pixels, &mut source)?;
         vit.parameters = source.parameters;
         if depth == all {
-            let mut source = Model::new(&weights, "");
-            vit.head = Head::read(&vit.config, (&path, &text), prefix, |name| weights.has(name), &mut source)?;
+            vit.head = Head::read(&vit.config, (&path, &text), prefix, &weights)?;
         }
         if size != vit.config.image_size {
             vit.resize(size)?;
@@ -167,7 +166,7 @@ impl Backbone for Vit {
 
     fn block(&self, index: usize, hidden: &Hidden) -> Computed<Tensor> {
         match self.blocks.get(index) {
-            Some(block) => block.forward(&hidden.values, hidden.lengths.as_deref()),
+            Some(block) => block.forward(&hidden.values, hidden.lengths.as_ref()),
             None => bail!("block {index} of {}", self.blocks.len()),
         }
     }
