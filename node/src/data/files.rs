@@ -34,10 +34,8 @@ pub enum Format {
 
 /// What the names of IDX images end in.
 pub(super) const IDX_IMAGES: &str = "-images-idx3-ubyte";
-/// What files are called besides their names. IDX comes twice as it has no extension.
-const ENDINGS: [&str; 9] =
-    [".csv", ".jsonl", ".parquet", ".txt", ".bin", IDX_IMAGES, ".csv.gz", ".jsonl.gz", ".txt.gz"];
-const ENDINGS_PACKED: [&str; 2] = [".bin.gz", "-images-idx3-ubyte.gz"];
+/// What files are called besides their names; `.gz` may follow.
+const ENDINGS: [&str; 6] = [".csv", ".jsonl", ".parquet", ".txt", ".bin", IDX_IMAGES];
 
 impl Format {
     /// The format of what is at `path`.
@@ -71,8 +69,8 @@ impl Format {
 /// # Errors
 /// Two of them.
 pub fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>, DataError> {
-    let endings = ENDINGS.iter().chain(&ENDINGS_PACKED);
-    let files = endings.map(|ending| folder.join(format!("{name}{ending}"))).filter(|path| path.is_file());
+    let names = ENDINGS.iter().flat_map(|ending| ["", ".gz"].map(|packed| format!("{name}{ending}{packed}")));
+    let files = names.map(|name| folder.join(name)).filter(|path| path.is_file());
     let images = Some(folder.join(name)).filter(|path| path.is_dir());
     let mut found = files.chain(images);
     match (found.next(), found.next()) {

@@ -136,20 +136,18 @@ impl Reader<'_> {
     /// before and after each of its turns; what a template writes differently once more follows does not count.
     fn chat(&self, messages: &Value) -> Result<Sequence, String> {
         let Value::List(messages) = messages else { return Err("messages is no list".into()) };
-        let text = self.template.render(messages, false)?;
-        let mut turns = Vec::new();
-        for (at, message) in messages.iter().enumerate() {
-            let Value::Row(message) = message else { return Err(format!("message {} is no object", at + 1)) };
-            if message.required("role")? == "assistant" {
-                let before = self.template.render(messages.get(..at).unwrap_or_default(), true)?;
-                let after = self.template.render(messages.get(..=at).unwrap_or_default(), false)?;
-                turns.push(common(&text, &before)..common(&text, &after));
-            }
-        }
+        let turns = turns(messages)?;
         if turns.is_empty() {
             return Err("the assistant says nothing in it".into());
         }
-        self.marked(&text, false, &turns)
+        let text = self.template.render(messages, false)?;
+        let span = |turn: usize| {
+            let before = self.template.render(messages.get(..turn).unwrap_or_default(), true)?;
+            let after = self.template.render(messages.get(..=turn).unwrap_or_default(), false)?;
+            Ok(common(&text, &before)..common(&text, &after))
+        };
+        let spans = turns.into_iter().map(span).collect::<Result<Vec<_>, String>>()?;
+        self.marked(&text, false, &spans)
     }
 
     /// The tokens of a text, of which those that stand for bytes in `counted` count.
@@ -215,6 +213,18 @@ fn instruction(row: &Row) -> Result<String, String> {
         Some(input) => format!("Task: {task}\n\nInput: {input}\n\nAnswer: "),
         None => format!("Task: {task}\n\nAnswer: "),
     })
+}
+
+/// Which of the messages are the assistant's.
+fn turns(messages: &[Value]) -> Result<Vec<usize>, String> {
+    let mut turns = Vec::new();
+    for (at, message) in messages.iter().enumerate() {
+        let Value::Row(message) = message else { return Err(format!("message {} is no object", at + 1)) };
+        if message.required("role")? == "assistant" {
+            turns.push(at);
+        }
+    }
+    Ok(turns)
 }
 
 /// How many bytes two texts have in common at their beginnings, in whole characters.

@@ -53,10 +53,14 @@ impl Row {
     pub(super) fn required(&self, name: &str) -> Result<Cow<'_, str>, String> {
         self.text(name)?.ok_or_else(|| format!("there is no field {name}"))
     }
+
+    /// How many bytes it takes, names included.
+    pub(super) fn size(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.size()).sum()
+    }
 }
 
 impl Value {
-    /// How many bytes it takes, names included.
     fn size(&self) -> usize {
         match self {
             Self::Null | Self::Bool(_) | Self::Integer(_) | Self::Real(_) => 8,
@@ -65,12 +69,6 @@ impl Value {
             Self::List(values) => values.iter().map(Self::size).sum(),
             Self::Row(row) => row.size(),
         }
-    }
-}
-
-impl Row {
-    pub(super) fn size(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.len() + value.size()).sum()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tokenizers, as a backbone's folder has them.
 
 use super::{DataError, files};
+use heterotune_crypto::{Digest, Hasher};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 use tokenizers::{
@@ -19,7 +20,7 @@ pub struct Tokenizer {
     adds_bos: bool,
     adds_eos: bool,
     tokens: usize,
-    digest: [u8; 32],
+    digest: Digest,
 }
 
 /// A text's tokens, and which of its bytes each stands for (none for those that were added).
@@ -177,7 +178,7 @@ impl Tokenizer {
 
     /// BLAKE3 over what defines the ids: vocabulary, merges or scores, added tokens. Two folders with the same
     /// tokenizer agree, however their files are written.
-    pub fn digest(&self) -> [u8; 32] {
+    pub fn digest(&self) -> Digest {
         self.digest
     }
 }
@@ -229,33 +230,30 @@ fn ids(value: &Value) -> Vec<u32> {
     }
 }
 
-fn digest(tokenizer: &tokenizers::Tokenizer) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("heterotune tokenizer 1");
-    let mut text = |text: &str| {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    };
+fn digest(tokenizer: &tokenizers::Tokenizer) -> Digest {
+    let mut hasher = Hasher::new("heterotune 2026 tokenizer");
     let vocabulary = tokenizer.get_vocab(true);
     let mut vocabulary: Vec<(u32, &str)> = vocabulary.iter().map(|(token, id)| (*id, token.as_str())).collect();
     vocabulary.sort_unstable();
     for (id, token) in vocabulary {
-        text(&id.to_string());
-        text(token);
+        hasher.part(&id.to_le_bytes());
+        hasher.part(token.as_bytes());
     }
     // The library writes every model in one form, whatever form it was read from.
     let model = serde_json::to_value(tokenizer.get_model()).unwrap_or_default();
-    text(model["type"].as_str().unwrap_or_default());
-    let scores = model["vocab"].as_array();
-    for pair in model["merges"].as_array().into_iter().chain(scores).flatten() {
-        text(&pair.to_string());
+    hasher.part(model["type"].as_str().unwrap_or_default().as_bytes());
+    let (merges, scores) = (model["merges"].as_array(), model["vocab"].as_array());
+    for pair in [merges, scores].into_iter().flatten().flatten() {
+        hasher.part(pair.to_string().as_bytes());
     }
     let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
     added.sort_unstable_by_key(|(id, _)| *id);
+    hasher.part(b"added");
     for (id, token) in added {
-        text(&id.to_string());
-        text(&token.content);
+        hasher.part(&id.to_le_bytes());
+        hasher.part(token.content.as_bytes());
     }
-    hasher.finalize().into()
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -43,10 +43,14 @@ fn what_does_not_decode_is_told() {
     for bytes in [&b""[..], b"hello", &whole[..whole.len() / 2]] {
         assert!(decode(bytes).map(|_| ()).unwrap_err().contains("does not decode as an image"));
     }
-    // A header that promises too much is refused before the pixels are read.
-    let mut huge = encoded(&colours().into(), ImageFormat::Bmp);
-    huge[18..26].copy_from_slice(&[0, 0, 1, 0, 0, 0, 1, 0]);
-    assert!(decode(&huge).map(|_| ()).unwrap_err().contains("65536 x 65536 pixels"));
+    // A header that promises too much is refused before the pixels are read: width and height, and its checksum.
+    let mut huge = encoded(&colours().into(), ImageFormat::Png);
+    huge[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+    let mut sum = flate2::Crc::new();
+    sum.update(&huge[12..29]);
+    huge[29..33].copy_from_slice(&sum.sum().to_be_bytes());
+    let refusal = decode(&huge).map(|_| ()).unwrap_err();
+    assert!(refusal.contains("is 65536 x 65536 pixels large"), "{refusal}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn a_row_that_does_not_end_is_not_kept_in_memory() {
     let (rows, report) = read("x.txt", &[&long[..], b"\n", &b"b\n".repeat(99)].concat()).unwrap();
     assert_eq!((rows.len(), report.bad[0].0), (99, 1));
     assert!(report.bad[0].1.contains("is longer than"));
-    let refusal = read("x.csv", &[b"text\n\"", &long[..]].concat()).unwrap_err();
+    let refusal = read("x.csv", &[b"text\n\"", &long[..], &long[..]].concat()).unwrap_err();
     assert!(refusal.contains("is a quote not closed?"), "{refusal}");
 }
 
