@@ -295,11 +295,15 @@ mod tests {
         let text =
             text.replace("data/digits.csv", "x.jsonl").replace("readout = \"statistics\"", "readout = \"trained\"");
         let read = |text: String| Scenario::from_text(Path::new("x.toml"), text, None);
-        let message = read(text.clone()).unwrap_err().to_string();
+        let held = text.replace("split_seed = 0", "split_seed = 0\nheld_per_node = 4");
+        let message = read(held).unwrap_err().to_string();
         assert!(message.contains("data.partition: must be \"iid\" or \"column\": texts for causal-lm"), "{message}");
         let dirichlet = ["alpha = 0.1", "min_per_class = 5", "classes_per_node = [1, 8]"];
         let text = dirichlet.iter().fold(text, |text, key| text.replace(key, ""));
         let iid = text.replace("split_seed = 0", "partition = \"iid\"");
+        let message = read(iid.clone()).unwrap_err().to_string();
+        assert!(message.contains("data.held_per_node: must be at least 1 for causal-lm"), "{message}");
+        let iid = iid.replace("partition", "held_per_node = 4\npartition");
         assert_eq!(read(iid.clone()).unwrap().metric(), Metric::Perplexity);
         let statistics = iid.replace("readout = \"trained\"", "readout = \"statistics\"");
         assert!(read(statistics).unwrap_err().to_string().contains("tokens have no class statistics"));

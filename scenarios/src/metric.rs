@@ -72,9 +72,9 @@ impl Metric {
                 "global: accuracy on the common test set; own: the same, weighted by the classes that the node has seen."
             }
             Self::Perplexity => {
-                "global: perplexity on the common test set; own: on the rows that the node has held out. Less is better; \
-                 means are geometric. In the network, both are those of the round with the node's smallest own (each node \
-                 stops early by its own held-out rows)."
+                "global: perplexity on the common test set; own: on the rows that the node has held out. Less is better; means \
+                 are geometric.\nIn the network, both are those of the round with the node's smallest own: each node stops \
+                 early, by the rows that it has held out."
             }
         }
     }

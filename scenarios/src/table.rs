@@ -111,7 +111,7 @@ pub(crate) fn mean_cells(summary: &Summary) -> Vec<String> {
 
 /// What the numbers are, as sentences.
 pub(crate) fn explanation(metric: Metric) -> String {
-    format!("{} gain: global, in the network against alone, in {}.", metric.explanation(), metric.gain_unit())
+    format!("{}\ngain: global, in the network against alone, in {}.", metric.explanation(), metric.gain_unit())
 }
 
 /// A sample on one line.

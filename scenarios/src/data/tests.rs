@@ -101,7 +101,7 @@ fn mistakes_in_jsonl_have_a_place() {
     }
     // Rows that are not dealt need no column.
     let keys = "file = \"x.jsonl\"\ntest = \"t.jsonl\"\nanchors_file = \"a.jsonl\"\n\
-                partition = \"column\"\ncolumn = \"speaker\"";
+                partition = \"column\"\ncolumn = \"speaker\"\nheld_per_node = 1";
     let files = [("t.jsonl", b"{\"text\": \"t\"}".as_slice()), ("a.jsonl", b"{}")];
     let read = |lines: &[u8]| read(TaskKind::CausalLm, keys, &[&files[..], &[("x.jsonl", lines)]].concat());
     let data = read(b"{\"text\": \"a\", \"speaker\": \"Ada\"}\n{\"text\": \"a\", \"speaker\": 7}\n").unwrap();
@@ -149,7 +149,7 @@ fn cifar_records_are_read_and_written() {
 fn plain_text_becomes_rows_and_a_test() {
     let words: String = (100..200).map(|word| format!("{word} ")).collect();
     let files: [(&str, &[u8]); 2] = [("x.txt", words.as_bytes()), ("a.jsonl", b"{\"text\": \"public\"}\n")];
-    let keys = "file = \"x.txt\"\npiece_bytes = 19\ntest_share = 0.25\nanchors_file = \"a.jsonl\"\npartition = \"iid\"";
+    let keys = "file = \"x.txt\"\npiece_bytes = 19\ntest_share = 0.25\nheld_per_node = 1\nanchors_file = \"a.jsonl\"\npartition = \"iid\"";
     let data = read(TaskKind::CausalLm, keys, &files).unwrap();
     assert_eq!((data.own.clone(), data.test.clone(), data.anchors.clone()), (0..15, Some(15..20), Some(20..21)));
     assert_eq!(

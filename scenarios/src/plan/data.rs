@@ -137,7 +137,7 @@ impl DataPlan {
     /// The first mistake, for a task of this `kind`.
     pub(crate) fn check(&self, kind: TaskKind) -> Result<(), Wrong> {
         self.check_files(kind)?;
-        self.check_counts()?;
+        self.check_counts(kind)?;
         match self.partition()? {
             Partition::Dirichlet { alpha, classes_per_node: [fewest, most], .. } => {
                 must(
@@ -198,9 +198,14 @@ impl DataPlan {
         must(parted, "train", "must be given: without a data.test, the rows after these are the common test set")
     }
 
-    fn check_counts(&self) -> Result<(), Wrong> {
+    fn check_counts(&self, kind: TaskKind) -> Result<(), Wrong> {
         must(self.test_rows != Some(0), "test_rows", "must be at least 1")?;
         must(self.labelled_per_node != Some(0), "labelled_per_node", "must be at least 1")?;
+        must(
+            kind.has_labels() || self.held_per_node > 0,
+            "held_per_node",
+            "must be at least 1 for causal-lm: by the rows that a node holds out it tells when to stop",
+        )?;
         if self.anchors_file.is_some() {
             return Ok(());
         }
