@@ -124,11 +124,10 @@ impl Part {
 
     /// Gives it its name, if it is what it should be.
     fn finish(self, client: &Client<'_>, remote: &Remote, blob: &Path) -> Result<(), HubError> {
-        let found = self.hash.finish();
-        if found != remote.checksum {
+        if self.hash.finish() != remote.checksum {
             fs::remove_file(&self.path).map_err(HubError::disk(&self.path))?;
             let (model, file, expected) = (client.model.clone(), remote.file.clone(), remote.checksum.clone());
-            return Err(HubError::Checksum { model, file, expected, found });
+            return Err(HubError::Checksum { model, file, expected });
         }
         // The name must not be on the disk before the bytes are.
         self.file.sync_all().and_then(|()| fs::rename(&self.path, blob)).map_err(HubError::disk(&self.path))

@@ -101,7 +101,7 @@ impl Fetch<'_> {
     }
 
     fn unsupported(&self, problem: BackboneError) -> HubError {
-        HubError::Unsupported { model: self.client.model.clone(), problem }
+        HubError::Unsupported { model: self.client.model.clone(), problem: problem.into() }
     }
 
     fn optional(&self) -> Result<Vec<Remote>, HubError> {

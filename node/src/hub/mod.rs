@@ -87,7 +87,7 @@ pub enum HubError {
         /// The repository.
         model: Model,
         /// Why not.
-        problem: BackboneError,
+        problem: Box<BackboneError>,
     },
     /// A file that is not in the cache, where nothing else may be used.
     #[error(
@@ -119,7 +119,7 @@ pub enum HubError {
         problem: String,
     },
     /// A file that is not what the hub says it is.
-    #[error("{file} of {model} came damaged (checksum {found}, not {expected}) and has been deleted; fetch it again")]
+    #[error("{file} of {model} came damaged (its checksum is not {expected}) and has been deleted; fetch it again")]
     Checksum {
         /// The repository.
         model: Model,
@@ -127,8 +127,6 @@ pub enum HubError {
         file: String,
         /// The hub's checksum.
         expected: String,
-        /// The file's.
-        found: String,
     },
     /// There is no room for a file.
     #[error("{}: the disk is full; make room, or set HF_HOME to a folder on another disk", path.display())]

@@ -18,7 +18,7 @@ pub(super) struct Behaviour {
     pub(super) damages: Option<&'static str>,
     /// It answers so many requests with 503.
     pub(super) unavailable: usize,
-    /// It shows nothing without this token.
+    /// It shows nothing without this token; large files are on another host, which refuses tokens.
     pub(super) token: Option<&'static str>,
     pub(super) without_ranges: bool,
     pub(super) without_list: bool,
@@ -33,6 +33,8 @@ pub(super) struct Server {
 
 struct Shared {
     name: String,
+    /// The same server under another host's name.
+    elsewhere: String,
     files: Files,
     behaviour: Mutex<Behaviour>,
     requests: Mutex<Vec<String>>,
@@ -50,7 +52,14 @@ impl Server {
     pub(super) fn start(name: &str, files: Files, behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let shared = Shared { name: name.into(), files, behaviour: Mutex::new(behaviour), requests: Mutex::default() };
+        let elsewhere = address.replace("127.0.0.1", "localhost");
+        let shared = Shared {
+            name: name.into(),
+            elsewhere,
+            files,
+            behaviour: Mutex::new(behaviour),
+            requests: Mutex::default(),
+        };
         let shared = Arc::new(shared);
         let server = Arc::clone(&shared);
         // A connection is for one request. Nothing sent is the end.
@@ -118,6 +127,8 @@ impl Shared {
         }
         if let Some(token) = behaviour.token {
             match request.token.as_deref() {
+                Some(_) if request.path.starts_with("/large/") => return status(stream, "400 Bad Request", ""),
+                None if request.path.starts_with("/large/") => {}
                 None => return status(stream, "401 Unauthorized", ""),
                 Some(given) if given != token => return status(stream, "403 Forbidden", ""),
                 Some(_) => {}
@@ -160,7 +171,8 @@ impl Shared {
         let commit = format!("X-Repo-Commit: {COMMIT}\r\n");
         if place.is_empty() && is_large {
             let linked = format!("X-Linked-Size: {}\r\nX-Linked-Etag: \"{checksum}\"\r\n", bytes.len());
-            return status(stream, "302 Found", &format!("Location: /large/{file}\r\n{commit}{linked}"));
+            let host = if behaviour.token.is_some() { self.elsewhere.as_str() } else { "" };
+            return status(stream, "302 Found", &format!("Location: {host}/large/{file}\r\n{commit}{linked}"));
         }
         if place.is_empty() {
             return status(stream, "307 Temporary Redirect", &format!("Location: /small/{file}\r\n{commit}"));
