@@ -402,6 +402,10 @@ impl Node {
                 "own": alone.own,
                 "best_of": alone.best_of,
             })),
+            Report::Sample { after, prompt, text } => {
+                let when = if after { "after" } else { "before" };
+                self.tell(json!({"event": "sample", "when": when, "prompt": prompt, "text": text}))
+            }
             Report::Aligned(fit) => self.tell(json!({"event": "aligned", "fit": fit})),
             Report::Contribution(contribution, training) => {
                 if let (Contribution::Update { round, .. }, Some((loss, speed))) = (&contribution, training) {

@@ -47,6 +47,15 @@ pub enum Report {
     Loaded(Description),
     /// What the node reaches without the network.
     Alone(Alone),
+    /// How a language model goes on from a text.
+    Sample {
+        /// Whether it has learnt with the network.
+        after: bool,
+        /// The text.
+        prompt: String,
+        /// What comes after it.
+        text: String,
+    },
     /// The private projections are fitted, this well (R^2 per space).
     Aligned(Vec<f64>),
     /// Something for the network; where there was training, its loss, and how many tokens (or else samples) were learnt
@@ -145,6 +154,7 @@ impl Trainer {
                     acceptance: None,
                 };
                 thread.report(Report::Loaded(thread.learner.description()))?;
+                thread.sample(None)?;
                 if with_alone && let Some(alone) = thread.learner.alone(&thread.charter)? {
                     write_atomically(&thread.private.with_file_name(ALONE), &alone.saved, true)?;
                     thread.report(Report::Alone(alone))?;
@@ -227,8 +237,17 @@ impl Thread {
             }
             Work::Finish { round, mixture } => {
                 self.evaluate(round, &mixture)?;
+                self.sample(Some(&mixture))?;
                 self.report(Report::Finished)
             }
+        }
+    }
+
+    /// How the model goes on from a text before it has learnt anything, or after.
+    fn sample(&self, mixture: Option<&[Vec<f32>]>) -> Result<()> {
+        match self.learner.sample(mixture)? {
+            Some([prompt, text]) => self.report(Report::Sample { after: mixture.is_some(), prompt, text }),
+            None => Ok(()),
         }
     }
 

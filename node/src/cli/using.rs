@@ -167,7 +167,7 @@ pub(super) struct TokenizerFlags {
 /// Prints what tells a tokenizer from others, for a charter's vocabularies.
 pub(super) fn tokenizer(flags: &TokenizerFlags) -> Result<()> {
     let tokenizer = Tokenizer::open(&flags.folder).map_err(TrainError::from)?;
-    let digest = heterotune_crypto::Digest::from_bytes(tokenizer.digest());
+    let digest = tokenizer.digest();
     match flags.json {
         true => println!("{}", serde_json::json!({"digest": digest, "tokens": tokenizer.tokens()})),
         false => println!("{digest}, {} tokens", tokenizer.tokens()),

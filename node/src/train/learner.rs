@@ -4,17 +4,23 @@ use super::{
     Description, Settings, Statistics, TrainError,
     load::{self, Desk},
     model::Net,
+    predict::best,
     private::Private,
-    trunk::Samples,
+    trunk::{Goals, Samples},
 };
 use crate::{
-    backbone::{self, Backbone},
+    backbone::{self, Backbone, Past, Takes},
     data::{Inputs, Report, Set, Targets},
     dema::{Projection, Projections},
 };
 use heterotune_crypto::Digest;
 use heterotune_protocol::{charter::Charter, limits};
 use std::path::Path;
+
+/// Tokens that a sample begins with.
+const PROMPT_TOKENS: usize = 16;
+/// Tokens that a sample goes on for.
+const SAMPLE_TOKENS: usize = 64;
 
 /// One node's backbone and data. It lives on the training thread.
 pub struct Learner {
@@ -27,7 +33,9 @@ pub struct Learner {
     pub(super) held: Option<Samples>,
     pub(super) private: Option<Private>,
     anchors: Samples,
+    /// What files were like, and how text is read; none where samples did not come from files.
     reports: Vec<Report>,
+    desk: Option<Desk>,
 }
 
 /// A node's samples.
@@ -74,6 +82,7 @@ impl Learner {
             private: None,
             anchors,
             reports: Vec::new(),
+            desk: None,
         })
     }
 
@@ -93,7 +102,7 @@ impl Learner {
         let desk = Desk::open(folder, backbone.as_ref())?;
         let (sets, reports) = load::sets(&desk, data, charter, &settings)?;
         let mut learner = Self::new(backbone, desk.digest(), sets, charter, settings)?;
-        learner.reports = reports;
+        (learner.reports, learner.desk) = (reports, Some(desk));
         Ok(learner)
     }
 
@@ -112,6 +121,46 @@ impl Learner {
             held: self.held.as_ref().map_or(0, Samples::len),
             left_out: self.reports.iter().filter(|report| report.bad_rows > 0).map(Report::to_string).collect(),
             shares_readout: self.net.readout.is_some(),
+        }
+    }
+
+    /// How a language model goes on from the beginning of the first test text, the likeliest token each time: by itself,
+    /// or with a mixture. None for other tasks, or without a test.
+    ///
+    /// # Errors
+    /// As [`Learner::evaluate`].
+    pub fn sample(&self, mixture: Option<&[Vec<f32>]>) -> Result<Option<[String; 2]>, TrainError> {
+        let tokenizer = self.desk.as_ref().and_then(Desk::tokenizer).filter(|_| self.net.foretells());
+        let (Some(tokenizer), Some(Goals::Next(goals))) = (tokenizer, self.test.as_ref().map(|test| &test.goals))
+        else {
+            return Ok(None);
+        };
+        let first = goals.first().into_iter().flatten().map(|(_, token)| *token);
+        let mut ids: Vec<u32> = tokenizer.bos().into_iter().chain(first.take(PROMPT_TOKENS)).collect();
+        let ready = mixture.map(|mixture| self.ready(mixture)).transpose()?;
+        let decode = |ids: &[u32]| tokenizer.decode(ids).map_err(TrainError::Value);
+        let prompt = decode(&ids)?;
+        let (mut past, mut said, context) = (Past::default(), Vec::new(), self.context());
+        while said.len() < SAMPLE_TOKENS && ids.len() + said.len() + PROMPT_TOKENS < context {
+            let logits = match &ready {
+                Some((model, parts)) => self.net.next(model, parts, &ids, &mut past)?,
+                None => self.net.trunk.backbone.step(&ids, &mut past)?,
+            };
+            let Some(id) = best(&logits.flatten_all()?.to_vec1::<f32>()?) else { break };
+            if tokenizer.ends(id as u32) {
+                break;
+            }
+            said.push(id as u32);
+            ids = vec![id as u32];
+        }
+        Ok(Some([prompt, decode(&said)?]))
+    }
+
+    /// The most tokens that the backbone takes.
+    fn context(&self) -> usize {
+        match self.net.trunk.backbone.takes() {
+            Takes::Tokens { context, .. } => context,
+            Takes::Pixels { .. } => 0,
         }
     }
 

@@ -48,7 +48,7 @@ impl Desk {
 
     /// What tells the tokenizer from others.
     pub(super) fn digest(&self) -> Option<Digest> {
-        self.tokenizer.as_ref().map(|tokenizer| Digest::from_bytes(tokenizer.digest()))
+        self.tokenizer.as_ref().map(Tokenizer::digest)
     }
 
     /// How samples are read.

@@ -7,7 +7,7 @@ use super::{
     trunk::{Goals, Samples, Trunk},
 };
 use crate::{
-    backbone::{Backbone, Head, Hidden, Takes},
+    backbone::{Backbone, Batch, Head, Hidden, Past, Takes},
     dema::{Adapter, Projections, gates},
     ops::Linear,
 };
@@ -122,15 +122,16 @@ impl Net {
         own.flatten(0, 1)? + read
     }
 
-    /// From the embedding to the end, with blocks that `block` computes.
-    pub(super) fn walk_with(
-        &self,
-        model: &Model,
-        parts: &Parts,
-        hidden: Hidden,
-        block: impl FnMut(usize, &Hidden) -> Result<Tensor>,
-    ) -> Result<Hidden> {
-        self.trunk.walk_with(hidden, block, |slot, hidden| model.adapt(slot, hidden, &parts.branches))
+    /// The logits `[1, vocabulary]` of what comes after `ids`, which come after those that `past` remembers.
+    pub(super) fn next(&self, model: &Model, parts: &Parts, ids: &[u32], past: &mut Past) -> Result<Tensor> {
+        let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
+        let lengths = [ids.dim(1)?].into();
+        let backbone = self.trunk.backbone.as_ref();
+        let start = backbone.embed(&Batch::Tokens { ids, lengths })?;
+        let block = |index: usize, hidden: &Hidden| backbone.block_after(index, hidden, past);
+        let end = self.trunk.walk_with(start, block, |slot, hidden| model.adapt(slot, hidden, &parts.branches))?;
+        let last = end.values.narrow(1, end.values.dim(1)? - 1, 1)?;
+        self.read(model, parts, &Hidden { values: last, lengths: None })
     }
 
     /// The mean cross entropy of some samples' goals. Class logits get `prior` added, the log of how frequent each

@@ -9,7 +9,7 @@ use super::{
     score::{cross_entropies, perplexity},
 };
 use crate::{
-    backbone::{self, Backbone, Batch, Head, Hidden, Past, Takes},
+    backbone::{self, Backbone, Batch, Head, Past, Takes},
     data::{Inputs, Report, Set, Targets, Template, Tokenizer},
 };
 use candle_core::{Device, Tensor};
@@ -241,27 +241,16 @@ impl Predictor {
     /// # Errors
     /// A model that does not foretell tokens, or a text that is too long for it.
     pub fn next(&self, ids: &[u32], past: &mut Past) -> Result<Vec<f32>, TrainError> {
-        let backbone = self.backbone();
-        let batch = Batch::Tokens { ids: Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?, lengths: [ids.len()].into() };
-        let step = |index: usize, hidden: &Hidden, past: &mut Past| backbone.block_after(index, hidden, past);
         let logits = match &self.body {
-            Body::Bare(_) | Body::Alone(_) => backbone.step(ids, past)?,
-            Body::Node(node) => {
-                let last = |hidden: &Hidden| -> candle_core::Result<Hidden> {
-                    Ok(hidden.with(hidden.values.narrow(1, hidden.values.dim(1)? - 1, 1)?))
-                };
-                let end = node.net.walk_with(&node.model, &node.parts, backbone.embed(&batch)?, |index, hidden| {
-                    step(index, hidden, past)
-                })?;
-                node.net.read(&node.model, &node.parts, &last(&end)?)?
-            }
+            Body::Node(node) => node.net.next(&node.model, &node.parts, ids, past)?,
+            Body::Bare(_) | Body::Alone(_) => self.backbone().step(ids, past)?,
         };
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 }
 
 /// The index of the largest.
-fn best(logits: &[f32]) -> Option<usize> {
+pub(super) fn best(logits: &[f32]) -> Option<usize> {
     let best = logits.iter().enumerate().fold(None, |best: Option<(usize, f32)>, (at, value)| match best {
         Some((_, most)) if most >= *value => best,
         _ => Some((at, *value)),
