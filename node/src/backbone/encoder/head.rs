@@ -36,7 +36,7 @@ impl Head {
             return Ok(None);
         }
         let (width, mut source) = (config.hidden_size, Model::new(weights, ""));
-        let names = classifier::names(path, text, weights, classifier)?;
+        let names = classifier::names(path, text)?;
         let dense = has(dense).then(|| classifier::linear(&mut source, dense, width, width)).transpose()?;
         let classifier = classifier::linear(&mut source, classifier, names.len(), width)?;
         Ok(Some(Self { dense: dense.map(|dense| (dense, squash)), classifier, names }))
