@@ -8,9 +8,12 @@ use crate::ops::Linear;
 use candle_core::{Result as Computed, Tensor};
 use std::path::Path;
 
+/// A nonlinearity.
+type Squash = fn(&Tensor) -> Computed<Tensor>;
+
 /// A layer with a nonlinearity, if there is one, then the classes' logits.
 pub(super) struct Head {
-    dense: Option<(Linear, fn(&Tensor) -> Computed<Tensor>)>,
+    dense: Option<(Linear, Squash)>,
     classifier: Linear,
     names: Vec<String>,
 }
@@ -26,7 +29,7 @@ impl Head {
     ) -> Result<Option<Self>, BackboneError> {
         let pooler = format!("{prefix}pooler.dense");
         // The layer before the classifier, its nonlinearity, whether no head is without it, and the classifier.
-        let (dense, squash, needed, classifier): (&str, fn(&Tensor) -> _, _, _) = match config.family() {
+        let (dense, squash, needed, classifier): (&str, Squash, bool, &str) = match config.family() {
             Family::Bert => (&pooler, Tensor::tanh, false, "classifier"),
             Family::Roberta => ("classifier.dense", Tensor::tanh, true, "classifier.out_proj"),
             Family::Distilbert => ("pre_classifier", Tensor::relu, true, "classifier"),
