@@ -8,9 +8,12 @@ use crate::ops::Linear;
 use candle_core::{Result as Computed, Tensor};
 use std::path::Path;
 
+/// A nonlinearity.
+type Squash = fn(&Tensor) -> Computed<Tensor>;
+
 /// A layer with a nonlinearity, if there is one, then the classes' logits.
 pub(super) struct Head {
-    dense: Option<(Linear, fn(&Tensor) -> Computed<Tensor>)>,
+    dense: Option<(Linear, Squash)>,
     classifier: Linear,
     names: Vec<String>,
 }
@@ -26,7 +29,7 @@ impl Head {
     ) -> Result<Option<Self>, BackboneError> {
         let pooler = format!("{prefix}pooler.dense");
         // The layer before the classifier, its nonlinearity, whether no head is without it, and the classifier.
-        let (dense, squash, needed, classifier): (&str, fn(&Tensor) -> _, _, _) = match config.family() {
+        let (dense, squash, needed, classifier): (&str, Squash, bool, &str) = match config.family() {
             Family::Bert => (&pooler, Tensor::tanh, false, "classifier"),
             Family::Roberta => ("classifier.dense", Tensor::tanh, true, "classifier.out_proj"),
             Family::Distilbert => ("pre_classifier", Tensor::relu, true, "classifier"),
@@ -36,7 +39,7 @@ impl Head {
             return Ok(None);
         }
         let (width, mut source) = (config.hidden_size, Model::new(weights, ""));
-        let names = classifier::names(path, text, weights, classifier)?;
+        let names = classifier::names(path, text)?;
         let dense = has(dense).then(|| classifier::linear(&mut source, dense, width, width)).transpose()?;
         let classifier = classifier::linear(&mut source, classifier, names.len(), width)?;
         Ok(Some(Self { dense: dense.map(|dense| (dense, squash)), classifier, names }))

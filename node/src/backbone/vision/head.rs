@@ -40,7 +40,7 @@ impl Head {
         if !weights.has(&format!("{classifier}.weight")) {
             return Ok(None);
         }
-        let names = classifier::names(path, text, weights, classifier)?;
+        let names = classifier::names(path, text)?;
         let mut map = |name: &str, inputs| classifier::linear(&mut source, name, names.len(), inputs);
         let kind = match family {
             _ if two => {
