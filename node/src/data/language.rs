@@ -123,7 +123,8 @@ impl Reader<'_> {
             return Err("what is to be learnt is empty".into());
         }
         let text = format!("{prompt}{completion}");
-        let mut sequence = self.marked(&text, true, &[prompt.len()..text.len()])?;
+        let learnt = prompt.len()..text.len();
+        let mut sequence = self.marked(&text, true, std::slice::from_ref(&learnt))?;
         if self.end(&mut sequence.tokens) {
             sequence.counted.push(true);
         } else if let Some(last) = sequence.counted.last_mut() {

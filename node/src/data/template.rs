@@ -197,7 +197,7 @@ fn strftime(format: &str, seconds: u64) -> String {
 
 /// Year, month and day so many days after the first of January 1970 (Gregorian).
 fn date(days: u64) -> (u64, u64, u64) {
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     // Whole cycles of 400 years first, so that no count of days makes the loop long.
     let (mut year, mut left) = (1970 + days / 146_097 * 400, days % 146_097);
     while left >= 365 + u64::from(leap(year)) {

@@ -1,7 +1,7 @@
 //! Texts, or pairs of texts, and the classes they are in.
 
 use super::{
-    DataError, Report, Tokenizer,
+    DataError, Inputs, Labelled, Report, Tokenizer,
     labels::Classes,
     rows::{self, Row},
 };
@@ -24,7 +24,7 @@ pub(super) fn read(
     path: &Path,
     encoder: &Encoder<'_>,
     classes: Option<Classes<'_>>,
-) -> Result<(Vec<Vec<u32>>, Vec<u32>, Report), DataError> {
+) -> Result<(Labelled, Report), DataError> {
     let (mut texts, mut labels) = (Vec::new(), Vec::new());
     let report = rows::each(path, |row| {
         let label = classes.map(|classes| classes.of(&row)).transpose()?;
@@ -32,7 +32,7 @@ pub(super) fn read(
         labels.extend(label);
         Ok(())
     })?;
-    Ok((texts, labels, report))
+    Ok((Labelled { inputs: Inputs::Tokens(texts), labels }, report))
 }
 
 impl Encoder<'_> {
@@ -84,7 +84,9 @@ mod tests {
         fs::write(&path, json).unwrap();
         let (tokenizer, _folder) = characters();
         let encoder = Encoder { tokenizer: &tokenizer, vocabulary: 126, context };
-        read(&path, &encoder, None).map(|(texts, _, _)| texts).map_err(|error| error.to_string())
+        let (read, _) = read(&path, &encoder, None).map_err(|error| error.to_string())?;
+        let Inputs::Tokens(texts) = read.inputs else { panic!("texts are no tokens") };
+        Ok(texts)
     }
 
     #[test]
