@@ -127,8 +127,7 @@ pub fn classification(path: &Path, reader: &Reader<'_>) -> std::result::Result<(
     if reader.labels.is_empty() {
         return Err(DataError::file(path, "can't be read as classes, as there are no names of classes"));
     }
-    let (inputs, labels, report) = reader.read(path, Some(Classes::new(reader.labels)))?;
-    Ok((Labelled { inputs, labels }, report))
+    reader.read(path, Some(Classes::new(reader.labels)))
 }
 
 /// Reads samples without classes; a table's labels are not looked at, but a table of pixels must have none.
@@ -136,8 +135,8 @@ pub fn classification(path: &Path, reader: &Reader<'_>) -> std::result::Result<(
 /// # Errors
 /// A file that is damaged or of the wrong kind, or has too many bad rows.
 pub fn unlabelled(path: &Path, reader: &Reader<'_>) -> std::result::Result<(Inputs, Report), DataError> {
-    let (inputs, _, report) = reader.read(path, None)?;
-    Ok((inputs, report))
+    let (samples, report) = reader.read(path, None)?;
+    Ok((samples.inputs, report))
 }
 
 /// Reads texts for a causal language model: see [`language`](mod@language).
@@ -152,11 +151,7 @@ pub fn language(
 }
 
 impl Reader<'_> {
-    fn read(
-        &self,
-        path: &Path,
-        classes: Option<Classes<'_>>,
-    ) -> std::result::Result<(Inputs, Vec<u32>, Report), DataError> {
+    fn read(&self, path: &Path, classes: Option<Classes<'_>>) -> std::result::Result<(Labelled, Report), DataError> {
         let table = Format::of(path)? == Format::Csv && table::has_pixels(path)?;
         match self.takes {
             Takes::Pixels { channels, size } if table => {
@@ -164,12 +159,12 @@ impl Reader<'_> {
                 let table = table::parse(path, &table::bytes(path)?, channels * size * size, expected)?;
                 let rows = table.pixels.dim(0)?;
                 let report = Report { path: path.into(), rows, bad_rows: 0, bad: Vec::new() };
-                Ok((Inputs::Pixels(table.pixels), table.labels, report))
+                Ok((Labelled { inputs: Inputs::Pixels(table.pixels), labels: table.labels }, report))
             }
             Takes::Pixels { channels, size } => {
                 let shape = image::Shape { channels, size, processor: self.processor };
                 let (pixels, labels, report) = image::read(path, shape, classes)?;
-                Ok((Inputs::Pixels(pixels), labels, report))
+                Ok((Labelled { inputs: Inputs::Pixels(pixels), labels }, report))
             }
             Takes::Tokens { .. } if table => Err(DataError::file(path, "is a table of pixels, but text is needed")),
             Takes::Tokens { vocabulary, context } => {
@@ -180,8 +175,7 @@ impl Reader<'_> {
                     ));
                 };
                 let encoder = text::Encoder { tokenizer, vocabulary, context };
-                let (texts, labels, report) = text::read(path, &encoder, classes)?;
-                Ok((Inputs::Tokens(texts), labels, report))
+                text::read(path, &encoder, classes)
             }
         }
     }
