@@ -1,4 +1,5 @@
 //! How fast fusion is, against reading the same bytes once: 64 updates of a million q8 values.
+#![allow(clippy::disallowed_types, reason = "a benchmark measures time")]
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use heterotune_crypto::{Digest, Identity};

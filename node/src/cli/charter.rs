@@ -1,17 +1,21 @@
 //! `heterotune charter new|show`.
 
-use crate::{config::read_charter, store::write_atomically};
+use super::using::TaskKind;
+use crate::{config::read_charter, data::Tokenizer, store::write_atomically};
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
-    charter::{Anchors, Charter, Closing, Task},
+    charter::{Anchors, Charter, Closing, Task, Vocabulary},
     codec, limits,
     mixture::Layout,
     seal,
 };
 use heterotune_scenarios::world::Options;
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -35,10 +39,17 @@ pub(super) enum Verb {
         /// Who closes a round: everyone by itself, sealed afterwards, or the round's elected leader.
         #[arg(long, value_name = "everyone|leader", default_value = "everyone", value_parser = Options::closing)]
         closing: Closing,
-        /// The task's labels, separated by commas.
-        #[arg(long, value_delimiter = ',', required = true)]
+        /// What is learnt: image-classification, text-classification or causal-lm.
+        #[arg(long, value_name = "TASK", default_value = "image-classification")]
+        task: TaskKind,
+        /// The labels of a classification, separated by commas.
+        #[arg(long, value_delimiter = ',')]
         labels: Vec<String>,
-        /// The file of public, unlabelled anchors that every node has beside its training data.
+        /// For causal-lm: a backbone's folder; nodes with its tokenizer share a readout over its tokens. Once for each.
+        #[arg(long = "readout", value_name = "DIR")]
+        readouts: Vec<PathBuf>,
+        /// The file of public, unlabelled anchors that every node has beside its training data: .csv of pixels, .jsonl of
+        /// texts, or .bin of CIFAR records.
         #[arg(long, value_name = "FILE")]
         anchors: PathBuf,
         /// How many rounds to run; 0 for no end.
@@ -60,17 +71,27 @@ pub(super) enum Verb {
 
 pub(super) fn run(verb: &Verb) -> Result<()> {
     match verb {
-        Verb::New { file, name, founders, members, sealers, closing, labels, anchors, rounds, nonce } => {
+        Verb::New {
+            file,
+            name,
+            founders,
+            members,
+            sealers,
+            closing,
+            task,
+            labels,
+            readouts,
+            anchors,
+            rounds,
+            nonce,
+        } => {
             if file.exists() {
                 bail!("{} is there already; choose another name, or delete it first", file.display());
             }
             let bytes = fs::read(anchors).with_context(|| format!("cannot read {}", anchors.display()))?;
-            // One line is the header, lines with # are comments.
-            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
-            let count = u16::try_from(lines.count().saturating_sub(1)).unwrap_or(u16::MAX);
+            let count = u16::try_from(anchors_in(anchors, &bytes)).unwrap_or(u16::MAX);
             let anchors = Anchors { digest: Anchors::digest_of(&bytes), count };
-            let mut charter =
-                Charter::new(name, founders.clone(), Task::ImageClassification { labels: labels.clone() }, anchors);
+            let mut charter = Charter::new(name, founders.clone(), task.of(labels, readouts)?, anchors);
             charter.members = members.clone();
             if !sealers.is_empty() {
                 charter.sealers = sealers.clone();
@@ -90,6 +111,42 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
                 return Ok(());
             }
             explain(&charter)
+        }
+    }
+}
+
+/// How many anchors a file holds.
+fn anchors_in(path: &Path, bytes: &[u8]) -> usize {
+    let lines = || bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("bin") => bytes.len() / CIFAR_RECORD,
+        Some("jsonl") => lines().count(),
+        // One line is the header, lines with # are comments.
+        _ => lines().filter(|line| !line.starts_with(b"#")).count().saturating_sub(1),
+    }
+}
+
+/// A label, and 32 x 32 pixels of three colours.
+const CIFAR_RECORD: usize = 1 + 3 * 32 * 32;
+
+impl TaskKind {
+    /// The task with these labels, or the vocabularies of these backbones.
+    fn of(self, labels: &[String], readouts: &[PathBuf]) -> Result<Task> {
+        let labels = labels.to_vec();
+        match self {
+            Self::CausalLm if labels.is_empty() => {
+                let vocabulary = |folder: &PathBuf| -> Result<Vocabulary> {
+                    let tokenizer = Tokenizer::open(folder)?;
+                    let tokens = u32::try_from(tokenizer.tokens())?;
+                    Ok(Vocabulary { tokenizer: tokenizer.digest(), tokens })
+                };
+                Ok(Task::CausalLm { vocabularies: readouts.iter().map(vocabulary).collect::<Result<_>>()? })
+            }
+            Self::CausalLm => bail!("a language model has no --labels; leave them out, or take another --task"),
+            _ if labels.is_empty() => bail!("--labels is missing: the labels of the task, separated by commas"),
+            _ if !readouts.is_empty() => bail!("--readout is for --task causal-lm"),
+            Self::TextClassification => Ok(Task::TextClassification { labels }),
+            Self::ImageClassification => Ok(Task::ImageClassification { labels }),
         }
     }
 }
@@ -115,7 +172,12 @@ fn explain(charter: &Charter) -> Result<()> {
         seal::quorum(sealers),
         seal::faults(sealers)
     );
-    println!("task        {} labels: {}", charter.task.labels().len(), charter.task.labels().join(", "));
+    match &charter.task {
+        Task::CausalLm { vocabularies } => {
+            println!("task        language models; {} tokenizers share a readout", vocabularies.len());
+        }
+        task => println!("task        {} labels: {}", task.labels().len(), task.labels().join(", ")),
+    }
     println!(
         "shared      {values} values: {} slots x {} branches of {r} x {r}, and the readout",
         charter.adapter.slots,

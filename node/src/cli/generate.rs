@@ -36,7 +36,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
-    if !(flags.temperature >= 0.0 && flags.temperature.is_finite()) || !(0.0..=1.0).contains(&flags.top_p) {
+    if !(0.0..f64::INFINITY).contains(&flags.temperature) || !(0.0..=1.0).contains(&flags.top_p) {
         bail!("--temperature must be 0 or more, and --top-p from 0 to 1");
     }
     let model = flags.model.open()?;

@@ -1,6 +1,7 @@
 //! The command line: a verb a file.
 
 mod charter;
+mod export;
 mod fetch;
 mod generate;
 mod init;
@@ -52,6 +53,8 @@ enum Verb {
     Predict(using::Predict),
     /// Go on from a text with a language model.
     Generate(generate::Flags),
+    /// Write what a node has learnt in a form that other programs can use.
+    Export(export::Flags),
     /// Show what tells a backbone's tokenizer from others.
     Tokenizer(using::TokenizerFlags),
     /// Make backbones from unlabelled images, as a recipe file describes them.
@@ -76,6 +79,7 @@ impl Cli {
             Verb::Eval(flags) => using::eval(&flags),
             Verb::Predict(flags) => using::predict(&flags),
             Verb::Generate(flags) => generate::run(&flags),
+            Verb::Export(flags) => export::run(&flags),
             Verb::Tokenizer(flags) => using::tokenizer(&flags),
             Verb::Pretrain(flags) => pretrain::run(&flags),
         }

@@ -2,6 +2,7 @@
 
 use super::model::Frozen;
 use crate::{
+    backbone::Options,
     config::read_charter,
     data::Tokenizer,
     train::{Predictor, Snapshot, TrainError},
@@ -9,6 +10,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use heterotune_protocol::charter::Charter;
 use std::{
     fs,
     io::{IsTerminal as _, Write as _},
@@ -31,21 +33,33 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// The backbone's folder, and how it is loaded.
+    pub(super) fn frozen(&self) -> Result<(PathBuf, Options)> {
+        Ok((self.frozen.folder()?, self.frozen.options()))
+    }
+
+    /// The model as it is asked for.
     pub(super) fn open(&self) -> Result<Predictor> {
-        let (folder, options) = (&self.frozen.folder()?, self.frozen.options());
-        let Some(state) = &self.state else { return Ok(Predictor::bare(folder, options)?) };
-        let charter = read_charter(&state.join("charter.toml"))
-            .with_context(|| format!("{} is no state folder of a node that has run", state.display()))?;
+        let (folder, options) = self.frozen()?;
+        let Some(state) = &self.state else { return Ok(Predictor::bare(&folder, options)?) };
+        let charter = charter(state)?;
         let model = if self.alone {
             let path = state.join(ALONE);
             let saved = fs::read(&path).with_context(|| {
-                format!("cannot read {}; run the node with --alone first, and test samples in its data", path.display())
+                format!("cannot read {}; run the node with --alone first, and a test in its data", path.display())
             })?;
-            Predictor::alone(folder, options, &charter, &saved)
+            Predictor::alone(&folder, options, &charter, &saved)
         } else {
-            Predictor::node(folder, options, &charter, &Snapshot::read(state, self.which(state)?)?)
+            Predictor::node(&folder, options, &charter, &Snapshot::read(state, self.which(state)?)?)
         };
         model.with_context(|| format!("{} does not belong to this backbone", state.display()))
+    }
+
+    /// What a node has learnt.
+    pub(super) fn learnt(&self) -> Result<(Charter, Snapshot)> {
+        let state =
+            self.state.as_ref().context("--state is missing: the folder of a node that has learnt something")?;
+        Ok((charter(state)?, Snapshot::read(state, self.which(state)?)?))
     }
 
     /// The round that is asked for.
@@ -61,9 +75,14 @@ impl Model {
     }
 }
 
+fn charter(state: &Path) -> Result<Charter> {
+    read_charter(&state.join("charter.toml"))
+        .with_context(|| format!("{} is no state folder of a node that has run", state.display()))
+}
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TaskKind {
+pub(super) enum TaskKind {
     /// The perplexity of texts.
     CausalLm,
     /// The share of texts whose label is told.

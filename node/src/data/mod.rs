@@ -139,6 +139,20 @@ pub fn unlabelled(path: &Path, reader: &Reader<'_>) -> std::result::Result<(Inpu
     Ok((samples.inputs, report))
 }
 
+/// Reads the beginnings of texts, cut off at the same characters for every tokenizer: what language models are aligned
+/// by, each at its last token.
+///
+/// # Errors
+/// A file that is damaged or of the wrong kind, or has too many bad rows.
+pub fn beginnings(path: &Path, reader: &Reader<'_>) -> std::result::Result<(Inputs, Report), DataError> {
+    match (reader.takes, reader.tokenizer) {
+        (Takes::Tokens { vocabulary, context }, Some(tokenizer)) => {
+            text::beginnings(path, &text::Encoder { tokenizer, vocabulary, context })
+        }
+        _ => Err(DataError::file(path, "can't be read as texts, as the backbone takes none")),
+    }
+}
+
 /// Reads texts for a causal language model: see [`language`](mod@language).
 ///
 /// # Errors

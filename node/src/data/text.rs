@@ -47,6 +47,38 @@ impl Encoder<'_> {
     }
 }
 
+/// The token ids of the beginnings of a table's texts, each from the token that begins texts, if there is one, to where
+/// [`beginning`] cuts it: on every tokenizer the same characters.
+pub(super) fn beginnings(path: &Path, encoder: &Encoder<'_>) -> Result<(Inputs, Report), DataError> {
+    let mut beginnings = Vec::new();
+    let report = rows::each(path, |row| {
+        let (text, _) = texts(&row)?;
+        let mut ids: Vec<u32> = encoder.tokenizer.bos().into_iter().collect();
+        ids.extend(encoder.tokenizer.encode(beginning(&text, beginnings.len()), false)?);
+        ids.truncate(encoder.context);
+        known(&ids, encoder.vocabulary)?;
+        beginnings.push(ids);
+        Ok(())
+    })?;
+    Ok((Inputs::Tokens(beginnings), report))
+}
+
+/// Bytes that a beginning has at least and at most, if the text has as many.
+const BEGINNING: [usize; 2] = [12, 160];
+
+/// The beginning of the text in row `index`: cut off anywhere, so that together they end in as many ways as texts go on.
+fn beginning(text: &str, index: usize) -> &str {
+    let [least, most] = BEGINNING;
+    let text = text.trim();
+    // 37 x index modulo 97 visits every 97th part before any comes again.
+    let spread = text.len().min(most).saturating_sub(least);
+    let mut end = (least + spread * (37 * index % 97 + 1) / 97).min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).map_or(text, str::trim_end)
+}
+
 /// Refuses what a backbone of so many tokens can't take.
 pub(super) fn known(ids: &[u32], vocabulary: usize) -> Result<(), String> {
     match ids.iter().find(|id| **id as usize >= vocabulary) {
@@ -98,6 +130,21 @@ mod tests {
             assert_eq!(ids(pair, 9).unwrap(), [[1, a, b, 1, c]]);
             assert_eq!(ids(pair, 4).unwrap(), [[1, a, 1, c]]);
         }
+    }
+
+    #[test]
+    fn beginnings_end_in_many_places_and_never_within_a_character() {
+        let text = "äöü € 漢字 ".repeat(40);
+        let ends: Vec<usize> = (0..97).map(|index| beginning(&text, index).len()).collect();
+        assert!(ends.iter().all(|end| (8..=160).contains(end)), "{ends:?}");
+        assert!(ends.iter().collect::<std::collections::BTreeSet<_>>().len() > 30, "{ends:?}");
+        assert_eq!([beginning("short", 5), beginning("", 3)], ["short", ""]);
+        let (tokenizer, folder) = characters();
+        let path = folder.path().join("x.jsonl");
+        fs::write(&path, "{\"text\": \"abc\"}\n").unwrap();
+        let encoder = Encoder { tokenizer: &tokenizer, vocabulary: 126, context: 9 };
+        let Inputs::Tokens(texts) = beginnings(&path, &encoder).unwrap().0 else { panic!("texts are no tokens") };
+        assert_eq!(texts, [[1, 97, 98, 99]]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod projection;
 
 pub use adapter::{Adapter, gates};
 pub use alignment::Features;
-pub use projection::{Projection, Projections, encode};
+pub use projection::{Entry, Projection, Projections, encode};
 
 /// How many blocks come before each slot: ceil((s + 1) L / S) for slot s of S in a backbone of L blocks.
 pub fn positions(depth: usize, slots: usize) -> Vec<usize> {

@@ -42,7 +42,7 @@ impl Projections {
     ///
     /// # Errors
     /// None that are known.
-    pub fn entries(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, DemaError> {
+    pub fn entries(&self) -> Result<Vec<Entry>, DemaError> {
         let mut entries = Vec::new();
         let mut put = |name: String, tensor: &Tensor| -> Result<(), DemaError> {
             entries.push((name, tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1()?));
@@ -99,11 +99,14 @@ impl Projections {
     }
 }
 
+/// A saved tensor: its name, shape and values.
+pub type Entry = (String, Vec<usize>, Vec<f32>);
+
 /// The bytes of a safetensors file with these f32 tensors.
 ///
 /// # Errors
 /// A shape that does not fit its values.
-pub fn encode(entries: Vec<(String, Vec<usize>, Vec<f32>)>) -> Result<Vec<u8>, DemaError> {
+pub fn encode(entries: Vec<Entry>) -> Result<Vec<u8>, DemaError> {
     let bytes = entries
         .into_iter()
         .map(|(name, shape, values)| (name, shape, values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>()));

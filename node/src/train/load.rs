@@ -127,7 +127,10 @@ fn anchors(desk: &Desk, path: &Path, charter: &Charter) -> Result<Inputs, TrainE
     if Anchors::digest_of(&bytes) != charter.anchors.digest {
         return Err(TrainError::file(path, "is not the file that the charter names; take the network's own anchors"));
     }
-    let (anchors, _) = data::unlabelled(path, &desk.reader(&[]))?;
+    let (anchors, _) = match charter.task {
+        Task::CausalLm { .. } => data::beginnings(path, &desk.reader(&[]))?,
+        _ => data::unlabelled(path, &desk.reader(&[]))?,
+    };
     let (found, expected) = (anchors.len(), usize::from(charter.anchors.count));
     if found != expected {
         return Err(TrainError::file(path, format!("holds {found} anchors, but the charter says {expected}")));

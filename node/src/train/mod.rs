@@ -6,6 +6,7 @@
 //! recomputed by another node.
 
 mod alone;
+pub mod export;
 mod learner;
 mod load;
 mod model;

@@ -223,7 +223,10 @@ impl Predictor {
     /// # Errors
     /// A file or a model of another kind.
     pub fn perplexity(&self, path: &Path, progress: impl FnMut(usize)) -> Result<(f64, usize, Report), TrainError> {
-        let (set, report) = self.desk.language(path, usize::MAX, false)?;
+        let (mut set, report) = self.desk.language(path, usize::MAX, false)?;
+        if let (Some(tokenizer), Takes::Tokens { context, .. }) = (self.tokenizer(), self.takes()) {
+            begin(&mut set, tokenizer.bos(), context);
+        }
         let losses = self.token_losses(&set, progress)?;
         Ok((perplexity(&losses), losses.iter().map(|(_, count)| count).sum(), report))
     }
@@ -246,6 +249,24 @@ impl Predictor {
             Body::Bare(_) | Body::Alone(_) => self.backbone().step(ids, past)?,
         };
         Ok(logits.flatten_all()?.to_vec1()?)
+    }
+}
+
+/// Puts the token that begins texts before those that lack it, where there is one.
+fn begin(set: &mut Set, bos: Option<u32>, context: usize) {
+    let (Inputs::Tokens(texts), Targets::Next(counted), Some(bos)) = (&mut set.inputs, &mut set.targets, bos) else {
+        return;
+    };
+    for (text, counted) in texts.iter_mut().zip(counted).filter(|(text, _)| text.first() != Some(&bos)) {
+        // What was the first token is now foretold too, if all the text counts.
+        let whole = counted.iter().skip(1).all(|counts| *counts);
+        text.insert(0, bos);
+        counted.insert(0, false);
+        if let (true, Some(first)) = (whole, counted.get_mut(1)) {
+            *first = true;
+        }
+        text.truncate(context);
+        counted.truncate(context);
     }
 }
 

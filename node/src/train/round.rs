@@ -136,7 +136,8 @@ impl Learner {
             trainee.private.readout = Some(trainee.parts.readout.clone());
         }
         if let Some(rate) = self.projection_rate() {
-            // Without branches nothing goes through the slots' projections.
+            // Without branches nothing goes through the slots' projections. The readout's stays as it was fitted: a shared
+            // readout means the same to all only where all encode for it alike.
             for slot in 0..trainee.parts.branches.len() {
                 let projection = trainee.private.projections.slots[slot].clone();
                 let down = trainee.train(format!("slot.{slot}.down"), &projection.down, rate)?;
@@ -144,8 +145,6 @@ impl Learner {
                 let up = up.transpose()?;
                 trainee.private.projections.slots[slot] = crate::dema::Projection { down, up, ..projection };
             }
-            let down = trainee.private.projections.readout.down.clone();
-            trainee.private.projections.readout.down = trainee.train("encoder.down".into(), &down, rate)?;
         }
         Ok(trainee)
     }
@@ -159,13 +158,19 @@ impl Learner {
         let Some(test) = &self.test else { return Ok(None) };
         if self.net.foretells() {
             let global = perplexity(&self.net.token_losses(&model, &parts, test)?);
-            let own = match &self.held {
-                Some(held) => perplexity(&self.net.token_losses(&model, &parts, held)?),
-                None => global,
-            };
-            return Ok(Some(Score { global, own }));
+            return Ok(Some(Score { global, own: self.own_perplexity(mixture)?.unwrap_or(global) }));
         }
         Ok(Some(score(&self.net.all_logits(&model, &parts, test)?, test.labels(), &self.counts())))
+    }
+
+    /// The perplexity of the node's own held-out text; none where it has none.
+    ///
+    /// # Errors
+    /// As [`Learner::evaluate`].
+    pub(super) fn own_perplexity(&self, mixture: &[Vec<f32>]) -> Result<Option<f64>, TrainError> {
+        let Some(held) = &self.held else { return Ok(None) };
+        let (model, parts) = self.ready(mixture)?;
+        Ok(Some(perplexity(&self.net.token_losses(&model, &parts, held)?)))
     }
 
     /// The cross entropy (nats; of a text: of its mean token) of each of the node's held-out samples under a mixture,

@@ -2,7 +2,7 @@
 //! node's model can be used, measured and exported while it runs and after it.
 
 use super::TrainError;
-use crate::dema::{DemaError, encode};
+use crate::dema::{DemaError, Entry, encode};
 use safetensors::{Dtype, SafeTensors};
 use std::{
     fs,
@@ -38,7 +38,7 @@ impl Snapshot {
         let saved = |error: safetensors::SafeTensorError| DemaError::Saved(error.to_string());
         let private = SafeTensors::deserialize(&self.private).map_err(saved)?;
         let floats = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        let mut entries: Vec<(String, Vec<usize>, Vec<f32>)> =
+        let mut entries: Vec<Entry> =
             private.iter().map(|(name, view)| (name.into(), view.shape().to_vec(), floats(view.data()))).collect();
         for (at, group) in self.mixture.iter().enumerate() {
             entries.push((format!("{MIXTURE}{at}"), vec![group.len()], group.clone()));

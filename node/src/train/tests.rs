@@ -7,7 +7,7 @@ use crate::{
 };
 use heterotune_crypto::Identity;
 use heterotune_protocol::{
-    charter::{Anchors, Charter, Task},
+    charter::{Anchors, Charter, Task, Vocabulary},
     mixture::Layout,
 };
 use std::{fmt::Write, fs};
@@ -235,7 +235,7 @@ fn files_of_another_network_are_refused() {
     assert!(told(&fixture).contains("holds 11 anchors, but the charter says 12"));
     fixture.charter.anchors.count = 11;
     fs::remove_file(fixture.data.path().join("train.csv")).unwrap();
-    assert!(told(&fixture).contains("train.csv: can't be read"));
+    assert!(told(&fixture).contains("has no train.jsonl, train.csv"));
 }
 
 #[test]
@@ -273,4 +273,74 @@ fn a_recipe_makes_backbones_that_load() {
 fn a_learner_can_live_on_its_own_thread() {
     fn sent<T: Send>() {}
     sent::<Learner>();
+}
+
+/// A real language model that is to learn some counting, its projections too.
+fn language_model(readout: bool) -> Option<(Learner, Vec<Vec<f32>>)> {
+    let folder = backbone::tests::real_data()?.join("models/llama-ts-d48-l3");
+    let model = backbone::load(&folder, backbone::Options::default()).unwrap();
+    let anchors = Anchors { digest: heterotune_crypto::Digest::ZERO, count: 16 };
+    let tokenizer = heterotune_crypto::Digest::of("test", &[]);
+    let vocabularies = if readout { vec![Vocabulary { tokenizer, tokens: 512 }] } else { vec![] };
+    let founders = vec![Identity::from_seed(1, "a").id()];
+    let mut charter = Charter::new("test", founders, Task::CausalLm { vocabularies }, anchors);
+    (charter.adapter.branches, charter.adapter.rank, charter.adapter.readout_rank) = (1, 4, 6);
+    charter.check().unwrap();
+    let text = |row: u32| (0..12 + row % 5).map(|at| 3 + (at * (row % 3 + 1) + row) % 500).collect::<Vec<u32>>();
+    let set = |rows: std::ops::Range<u32>| {
+        let texts: Vec<Vec<u32>> = rows.map(text).collect();
+        let counted = texts.iter().map(|text| vec![true; text.len()]).collect();
+        Set { inputs: Inputs::Tokens(texts), targets: Targets::Next(counted) }
+    };
+    let anchors = set(0..16).inputs;
+    let sets = Sets { anchors, train: set(20..44), test: Some(set(50..60)), held: Some(set(60..70)) };
+    let settings = Settings {
+        steps: 3,
+        batch: 4,
+        accumulate: 2,
+        rate: 4e-3,
+        warm_up: 2,
+        cosine: true,
+        clip: Some(1.0),
+        ..Settings::default()
+    };
+    let mut learner = Learner::new(model, Some(tokenizer), sets, &charter, settings).unwrap();
+    learner.randomise().unwrap();
+    let mixture = Layout::new(&charter).groups().iter().map(|group| vec![0.0; group.values()]).collect();
+    Some((learner, mixture))
+}
+
+#[test]
+fn a_language_model_goes_on_after_a_restart_as_without_one() {
+    for readout in [true, false] {
+        let Some((mut learner, start)) = language_model(readout) else { return };
+        let round = |learner: &mut Learner, round: u64, mixture: &mut Vec<Vec<f32>>| {
+            let trained = learner.train(round, mixture).unwrap();
+            for (group, delta) in mixture.iter_mut().zip(&trained.delta) {
+                group.iter_mut().zip(delta).for_each(|(value, delta)| *value += delta);
+            }
+            (trained.loss, learner.evaluate(mixture).unwrap().unwrap())
+        };
+        let mut mixture = start.clone();
+        let first: Vec<_> = (1..=2).map(|at| round(&mut learner, at, &mut mixture)).collect();
+        let (saved, mut resumed) = (learner.save().unwrap(), mixture.clone());
+        let on: Vec<_> = (3..=5).map(|at| round(&mut learner, at, &mut mixture)).collect();
+        let mut restarted = language_model(readout).unwrap().0;
+        restarted.restore(&saved).unwrap();
+        let again: Vec<_> = (3..=5).map(|at| round(&mut restarted, at, &mut resumed)).collect();
+        assert_eq!(again, on);
+        assert_eq!((resumed == mixture, restarted.save().unwrap() == learner.save().unwrap()), (true, true));
+        assert!(on[2].1.global < 0.7 * first[0].1.global, "{first:?} {on:?}");
+        assert_ne!(learner.save().unwrap(), saved, "the projections are trained");
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_its_batch() {
+    let fixture = fixture();
+    let mut learner = fixture.aligned();
+    let mut mixture = fixture.mixture();
+    mixture[0][0] = f32::INFINITY;
+    let told = learner.train(2, &mixture).unwrap_err().to_string();
+    assert!(told.contains("the loss of step 0 of round 2 is") && told.contains("over the training samples"), "{told}");
 }

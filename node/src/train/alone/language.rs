@@ -64,16 +64,22 @@ impl Learner {
             for (group, delta) in mixture.iter_mut().zip(&trained.delta) {
                 group.iter_mut().zip(delta).for_each(|(value, delta)| *value += delta);
             }
-            let score = self.evaluate(&mixture)?.unwrap_or(best);
-            idle = if score.own < best.own { 0 } else { idle + 1 };
+            // The test is only for telling how good the chosen one is; where nothing is held out it has to choose as well.
+            let own = match self.own_perplexity(&mixture)? {
+                Some(own) => own,
+                None => self.evaluate(&mixture)?.map_or(f64::NAN, |score| score.own),
+            };
+            idle = if own < best.own { 0 } else { idle + 1 };
             if idle == 0 {
-                best = score;
+                best.own = own;
                 kept = Snapshot { round, mixture: mixture.clone(), private: self.save()? };
             }
             if idle == PATIENCE {
                 break;
             }
         }
+        self.restore(&kept.private)?;
+        best = self.evaluate(&kept.mixture)?.unwrap_or(best);
         Ok((best, kept))
     }
 }
