@@ -330,7 +330,7 @@ fn a_language_model_goes_on_after_a_restart_as_without_one() {
         let again: Vec<_> = (3..=5).map(|at| round(&mut restarted, at, &mut resumed)).collect();
         assert_eq!(again, on);
         assert_eq!((resumed == mixture, restarted.save().unwrap() == learner.save().unwrap()), (true, true));
-        assert!(on[2].1.global < 0.7 * first[0].1.global, "{first:?} {on:?}");
+        assert!(on[2].1.global < 0.8 * first[0].1.global, "{first:?} {on:?}");
         assert_ne!(learner.save().unwrap(), saved, "the projections are trained");
     }
 }
