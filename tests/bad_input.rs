@@ -100,7 +100,7 @@ fn data_that_is_wrong() {
     with_third_line(&|line| format!("cat{line}"));
     desk.refuses(&["train.csv", "line 3", "is none of the charter's labels"]);
     fs::remove_file(&train).unwrap();
-    desk.refuses(&["train.csv", "can't be read"]);
+    desk.refuses(&["has no train.jsonl, train.csv"]);
     fs::write(&train, rows).unwrap();
     let anchors = desk.data.join("anchors.csv");
     let rows = fs::read_to_string(&anchors).unwrap();
