@@ -32,6 +32,7 @@ const ACCURACY: Must = Object(&[("global", Share), ("own", Share)]);
 
 const SUMMARY: Must = Object(&[
     ("scenario", Text),
+    ("metric", Text),
     ("network_id", Hash),
     ("rounds", Count),
     ("wall_s", Amount),

@@ -32,11 +32,11 @@ fn the_bytes_on_the_wire_are_fixed() {
     let context = context();
     let message = update(&context, 5);
     let digest = |bytes: &[u8]| Digest::of("test", &[bytes]).to_string();
-    assert_eq!(context.network.to_string(), "e44a2afc7d0fe0d2abea257167d3bc07a06d41159b59e8ef778e6dd02aff2c98");
-    assert_eq!(digest(&message.bytes), "0f3ba80a17ee51b11576cafc978fa82ad82c1a22c4d50737ea783447f0cc0ce1");
+    assert_eq!(context.network.to_string(), "8747024cb14c01739810914c09383c7396dbad4a5fadfd5fa9fc8cc2f38ec105");
+    assert_eq!(digest(&message.bytes), "f9f243cb41f220b50cfe6dd979f8c29d7c8c468359abe5d20bf74c8681b20a88");
     let head = Head { unsealed: Step::Round(3), sets: Digest::ZERO, state: Digest::ZERO };
     let head = context.say(&identity(1), Digest::ZERO, Step::Round(3), 8, Content::Head(head)).unwrap();
-    assert_eq!(digest(&head.bytes), "9a6968ec96b95afb38cac721f8d8809263c706bedbf3a8705a202bcc5e243f4c");
+    assert_eq!(digest(&head.bytes), "b6860a2dcbfecf39d47b3527169962fed82ef0931369fb61f354ef16444fb133");
     let pull = Request::Pull(Pull { step: Step::Statistics, have: vec![Digest::ZERO], want: vec![] });
     assert_eq!(
         digest(&wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap()),
