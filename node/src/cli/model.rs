@@ -52,7 +52,7 @@ pub(super) struct Training {
     /// Learning rate of the branches [default: --rate].
     #[arg(long, value_name = "X")]
     branch_rate: Option<f64>,
-    /// Learning rate of the readout [default: --rate].
+    /// Learning rate of a shared readout [default: --rate].
     #[arg(long, value_name = "X")]
     readout_rate: Option<f64>,
     /// Learning rate of the private projections, 0 to leave them as they are fitted [default: --rate for language

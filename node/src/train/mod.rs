@@ -44,7 +44,7 @@ pub struct Settings {
     pub rate: f64,
     /// The branches' learning rate.
     pub branch_rate: Option<f64>,
-    /// The readout's learning rate.
+    /// The learning rate of a shared readout; one that the node keeps to itself has `rate`.
     pub readout_rate: Option<f64>,
     /// The private projections' learning rate; 0: they stay as they were fitted. By default they are trained at `rate`
     /// for language models, and stay otherwise.

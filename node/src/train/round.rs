@@ -122,8 +122,9 @@ impl Learner {
         let parts = self.net.parts(mixture, &private)?;
         let mut trainee = Trainee { parameters: Vec::new(), parts, private };
         let settings = &self.settings;
-        let (branch_rate, readout_rate) =
-            (settings.branch_rate.unwrap_or(settings.rate), settings.readout_rate.unwrap_or(settings.rate));
+        let branch_rate = settings.branch_rate.unwrap_or(settings.rate);
+        // A readout that is shared is the mean of many; one of the node's own is not, and takes smaller steps.
+        let readout_rate = settings.readout_rate.filter(|_| self.net.readout.is_some()).unwrap_or(settings.rate);
         for slot in 0..trainee.parts.branches.len() {
             let tensor = trainee.parts.branches[slot].clone();
             trainee.parts.branches[slot] = trainee.train(format!("branches.{slot}"), &tensor, branch_rate)?;
