@@ -2,9 +2,10 @@
 
 use clap::Parser;
 use heterotune::cli::Cli;
-use std::{io::Write as _, process::ExitCode};
+use std::{env, io::Write as _, process::ExitCode, thread};
 
 fn main() -> ExitCode {
+    settle_threads();
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         // Who reads our output has seen enough, as `head` does.
@@ -13,6 +14,21 @@ fn main() -> ExitCode {
             // Not `eprintln!`, which panics where standard error cannot be written.
             let _ = writeln!(std::io::stderr(), "heterotune: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Settles how many threads compute, where the user has not. The tensor library has a pool of its own, whose threads
+/// wait for each other in busy loops: on a machine with other work (more nodes, say) that costs two thirds of the time.
+/// With one thread there it waits for nobody; matrix products and our own operations share rayon's threads. It also
+/// reads /proc/cpuinfo at every matrix product, unless it is told how many those are.
+#[allow(unsafe_code)]
+fn settle_threads() {
+    let cores = thread::available_parallelism().map_or(1, usize::from).to_string();
+    for (name, value) in [("CANDLE_NUM_THREADS", "1"), ("RAYON_NUM_THREADS", &cores)] {
+        if env::var_os(name).is_none() {
+            // SAFETY: this is the first thing that the program does, so that no other thread reads the environment.
+            unsafe { env::set_var(name, value) }
         }
     }
 }

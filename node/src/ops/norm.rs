@@ -2,6 +2,11 @@
 
 use super::{values, with_values};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// Rows that a thread takes together. What their weights' gradients add up to is added in the rows' order, so that the
+/// number of threads changes nothing.
+const ROWS: usize = 64;
 
 /// The epsilon of a normalisation that has no weights, and so no configuration either.
 pub const EPSILON: f64 = 1e-5;
@@ -138,20 +143,40 @@ fn moments(row: &[f32], epsilon: f32) -> (f32, f32) {
 fn normalise(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> {
     let width = weight.len().max(1);
     let mut y = vec![0f32; x.len()];
-    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+    y.par_chunks_mut(width).with_min_len(ROWS).zip(x.par_chunks(width)).for_each(|(y, x)| {
         let (mean, inverse) = moments(x, epsilon);
         for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
             *y = (x - mean) * inverse * weight + bias;
         }
-    }
+    });
     y
 }
 
-/// The gradients of input, weight and bias. With n the normalised row and h = gradient * weight:
-/// dx = (h - mean(h) - n mean(h n)) / deviation.
+/// The gradients of input, weight and bias.
 fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let (width, mut dx) = (weight.len().max(1), vec![0f32; x.len()]);
+    let rows = ROWS * width;
+    let pieces = dx.par_chunks_mut(rows).zip(x.par_chunks(rows)).zip(gradient.par_chunks(rows));
+    let pieces = pieces.map(|((dx, x), gradient)| differentiate_rows(dx, x, weight, gradient, epsilon));
+    let (mut dweight, mut dbias) = (vec![0f32; width], vec![0f32; width]);
+    for (weights, biases) in pieces.collect::<Vec<_>>() {
+        dweight.iter_mut().zip(weights).for_each(|(sum, value)| *sum += value);
+        dbias.iter_mut().zip(biases).for_each(|(sum, value)| *sum += value);
+    }
+    (dx, dweight, dbias)
+}
+
+/// The gradients of some rows, and what they add to those of weight and bias. With n the normalised row and
+/// h = gradient * weight: dx = (h - mean(h) - n mean(h n)) / deviation.
+fn differentiate_rows(
+    dx: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    gradient: &[f32],
+    epsilon: f32,
+) -> (Vec<f32>, Vec<f32>) {
     let width = weight.len().max(1);
-    let (mut dx, mut dweight, mut dbias) = (vec![0f32; x.len()], vec![0f32; width], vec![0f32; width]);
+    let (mut dweight, mut dbias) = (vec![0f32; width], vec![0f32; width]);
     for ((dx, x), gradient) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width)) {
         let (mean, inverse) = moments(x, epsilon);
         let (mut sum, mut product) = (0f32, 0f32);
@@ -168,7 +193,7 @@ fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (
             *dx = inverse * (g * w - sum - (x - mean) * inverse * product);
         }
     }
-    (dx, dweight, dbias)
+    (dweight, dbias)
 }
 
 #[cfg(test)]

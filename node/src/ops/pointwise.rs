@@ -2,6 +2,10 @@
 
 use super::{values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Fewer values than this are not worth a thread of their own.
+const PIECE: usize = 4_096;
 
 /// f of every value of `x`, by the function and its derivative.
 ///
@@ -27,14 +31,16 @@ impl<F: Fn(f32) -> f32 + Send + Sync, D: Fn(f32) -> f32 + Send + Sync> CustomOp1
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = values(x, layout)?.iter().map(|x| (self.function)(*x)).collect();
+        let x = values(x, layout)?;
+        let y = x.par_iter().with_min_len(PIECE).map(|x| (self.function)(*x)).collect();
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let dx: Vec<f32> = with_values(x, |x| {
             with_values(gradient, |gradient| {
-                Ok(x.iter().zip(gradient).map(|(x, g)| g * (self.derivative)(*x)).collect())
+                let pairs = x.par_iter().with_min_len(PIECE).zip(gradient);
+                Ok(pairs.map(|(x, g)| g * (self.derivative)(*x)).collect())
             })
         })?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
