@@ -3,7 +3,7 @@
 //! It is authored as TOML and travels as the CBOR bytes whose digest is the network's id. A node whose charter
 //! differs in one bit is in another network.
 
-use crate::{limits, wire};
+use crate::{admission::Admission, limits, wire};
 use heterotune_crypto::{Digest, NodeId};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
@@ -33,6 +33,8 @@ pub struct Charter {
     pub founders: Vec<NodeId>,
     /// The keys of further members, who may come when the network is founded.
     pub members: Vec<NodeId>,
+    /// Who else may join.
+    pub admission: Admission,
     /// The keys of the founders whose votes seal rounds: more than two thirds of them seal, so n of them bear
     /// (n - 1) / 3 that lie or are away.
     pub sealers: Vec<NodeId>,
@@ -334,6 +336,7 @@ impl Charter {
             nonce: 0,
             founders,
             members: Vec::new(),
+            admission: Admission::Allowlist,
             sealers,
             task,
             anchors,
@@ -422,6 +425,15 @@ impl Charter {
             }
             if !key.is_valid() {
                 return refuse("founders or members", key.to_string(), "a list of ed25519 public keys");
+            }
+        }
+        if let Admission::Invited { admins } = &self.admission {
+            within("the number of admission.admins", size(admins.len()), 1, size(limits::ADMINS_MAX))?;
+            if admins.iter().collect::<BTreeSet<_>>().len() != admins.len() {
+                return refuse("admission.admins", "a list with the same key twice".into(), "a list of different keys");
+            }
+            if let Some(key) = admins.iter().find(|key| !key.is_valid()) {
+                return refuse("admission.admins", key.to_string(), "a list of ed25519 public keys");
             }
         }
         within("the number of sealers", size(self.sealers.len()), 1, size(limits::SEALERS_MAX))?;

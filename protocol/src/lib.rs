@@ -1,7 +1,8 @@
 //! Everything that two nodes of a HeteroTune network must agree on, without any I/O.
 //!
 //! # Layout
-//! - what is agreed on beforehand: [`charter`], [`limits`], [`mixture`] (the shape of what is shared)
+//! - what is agreed on beforehand: [`charter`], [`admission`] (who may join), [`limits`], [`mixture`] (the shape of what
+//!   is shared)
 //! - what travels: [`wire`] (strict CBOR), [`message`] (signed envelopes, requests), [`codec`] (updates as integers),
 //!   [`verdict`] (why a message is refused)
 //! - what is computed, to the same bits everywhere: [`genesis`] (reference and starting readout), [`fuse`] (CMGA)
@@ -14,6 +15,7 @@
 //! Time (`Now` is a number), sockets, threads (but scoped, order-free ones inside [`fuse`]), tensors, randomness, and
 //! floating point beyond `+ - * / sqrt` in a fixed order.
 
+pub mod admission;
 pub mod charter;
 pub mod codec;
 pub mod fuse;

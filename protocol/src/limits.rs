@@ -2,7 +2,7 @@
 //! computed with before it is held against one of these.
 
 /// The version of everything in this crate that two nodes must agree on.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The largest gossiped message, envelope included: 256 KiB. An update of the default shape is 1.7 KB (q8), the anchor
 /// kernels 33 KB (two spaces of 128 anchors), the class statistics 23 KB.
@@ -32,6 +32,15 @@ pub const FOUNDERS_MAX: usize = 64;
 
 /// Members of a network. Only the roster and the draw of contributors grow with them: 512 KiB of keys.
 pub const MEMBERS_MAX: usize = 16_384;
+
+/// Keys that may invite and revoke.
+pub const ADMINS_MAX: usize = 16;
+
+/// What a membership's signature covers: a key and an expiry, 44 bytes at most.
+pub const MEMBERSHIP_BYTES_MAX: usize = 64;
+
+/// One admin's revocations: 34 bytes a member, for half of the largest membership, 272 KiB.
+pub const REVOCATIONS_BYTES_MAX: usize = 17 * MEMBERS_MAX + 64;
 
 /// Contributors to a round: a round's ids, messages and fold are bounded by it, and the fold's integers (see
 /// [`EXPONENT_RANGE_MAX`]).
