@@ -2,14 +2,13 @@
 //! and nobody ever holds another seal than the others.
 
 mod common;
-#[path = "seals/lab.rs"]
-mod lab;
 #[allow(dead_code, reason = "it plays more elsewhere")]
 #[path = "hostile/members.rs"]
 mod members;
 
 use common::{
     inputs::{backbone, digits},
+    lab::Lab,
     process::{Node, events, has, heterotune, wait_for},
 };
 use heterotune_crypto::{Identity, NodeId};
@@ -17,7 +16,6 @@ use heterotune_protocol::{
     charter::{Charter, Closing, Task},
     message::{Context, Message, Step},
 };
-use lab::Lab;
 use members::Member;
 use serde_json::Value;
 use std::{
