@@ -7,7 +7,12 @@ use common::{
     lab::{Lab, Wire},
     process::{has, wait_for},
 };
-use std::{collections::BTreeSet, time::Duration};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 /// A lab; where none can be made, that is said, and in CI it is a failure.
 fn lab(subnet: u8, hosts: usize) -> Option<Lab> {
@@ -33,6 +38,12 @@ fn eight_hosts_far_apart_end_with_one_mixture() {
     for host in 0..8 {
         hosts.start(host, &[0], &[]);
     }
+    // There and back: the distance is not just said.
+    hosts.nodes.get_mut(&0).unwrap().wait_for("listening", |event| has(event, "listening", None));
+    let since = Instant::now();
+    TcpStream::connect((hosts.lab.address(0), 4001)).unwrap();
+    assert!(since.elapsed() >= 2 * (delay - jitter));
+
     let all: Vec<usize> = (0..8).collect();
     let mut mixtures = BTreeSet::new();
     for host in &all {
@@ -79,4 +90,48 @@ fn a_split_network_seals_on_the_side_of_the_quorum_alone_and_heals() {
     hosts.lab.split(&[]);
     hosts.wait_for_seal(&all, cut_at + 3, "both halves are back");
     hosts.assert_one_history(&all);
+}
+
+/// The nodes that a host's node has ever been connected to.
+fn met(hosts: &Hosts, host: usize) -> BTreeSet<String> {
+    let events = hosts.events(host);
+    let connected = events.iter().filter(|event| has(event, "connected", None));
+    connected.filter_map(|event| event["peer"].as_str().map(str::to_owned)).collect()
+}
+
+fn key(hosts: &Hosts, host: usize) -> String {
+    let started = |event: &Value| has(event, "started", None);
+    hosts.events(host).iter().find(|event| started(event)).unwrap()["node"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn nodes_find_each_other_when_the_only_one_that_all_knew_is_gone() {
+    let Some(lab) = lab(13, 9) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let mut hosts = Hosts::new(lab, home.path(), 9, |charter| {
+        // The ninth comes when the network is founded.
+        charter.members = charter.founders.drain(8..).collect();
+        charter.sealers = charter.founders.clone();
+        charter.rounds.quorum = 6;
+    });
+    for host in [0, 1, 2] {
+        hosts.start(host, &[0], &[]);
+    }
+    wait_for("1 and 2 to meet through 0", || {
+        let keys = [1, 2].map(|host| hosts.nodes[&host].is_started().then(|| key(&hosts, host)));
+        let [Some(first), Some(second)] = keys else { return None };
+        (met(&hosts, 1).contains(&second) && met(&hosts, 2).contains(&first)).then_some(())
+    });
+    hosts.nodes.get_mut(&0).unwrap().process.kill();
+    for host in 3..8 {
+        hosts.start(host, &[1 + host % 2], &[]);
+    }
+    let rest: Vec<usize> = (1..8).collect();
+    hosts.wait_for_seal(&rest, 2, "seven of eight");
+    hosts.start(8, &[7], &[]);
+    let round = hosts.furthest(&rest) + 2;
+    hosts.wait_for_seal(&[8], round, "a ninth has joined through the last");
+    let others: BTreeSet<String> = (1..8).map(|host| key(&hosts, host)).collect();
+    wait_for("all to meet", || others.is_subset(&met(&hosts, 8)).then_some(()));
+    hosts.assert_one_history(&(1..9).collect::<Vec<_>>());
 }

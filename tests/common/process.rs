@@ -142,6 +142,11 @@ impl Node {
         })
     }
 
+    /// Whether it has logged anything in this life.
+    pub(crate) fn is_started(&self) -> bool {
+        events(&self.state).len() > self.before
+    }
+
     /// Where it listens with TCP.
     pub(crate) fn address(&mut self) -> String {
         let address = |event: &Value| event["address"].as_str().filter(|address| address.contains("/tcp/")).is_some();
