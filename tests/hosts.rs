@@ -10,6 +10,7 @@ use common::{
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
+    fs,
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -134,4 +135,53 @@ fn nodes_find_each_other_when_the_only_one_that_all_knew_is_gone() {
     let others: BTreeSet<String> = (1..8).map(|host| key(&hosts, host)).collect();
     wait_for("all to meet", || others.is_subset(&met(&hosts, 8)).then_some(()));
     hosts.assert_one_history(&(1..9).collect::<Vec<_>>());
+}
+
+/// What a process holds: resident memory in kB, and open files.
+fn held(pid: u64) -> Option<(u64, usize)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    Some((resident?, fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()))
+}
+
+/// How long the soak takes, in minutes: by this variable of the environment, else thirty.
+const SOAK: &str = "HETEROTUNE_SOAK_MINUTES";
+
+#[test]
+#[ignore = "takes half an hour; cargo test --release --test hosts -- --ignored --nocapture"]
+fn twelve_hosts_that_come_and_go_hold_no_more_after_half_an_hour() {
+    let Some(lab) = lab(14, 12) else { return };
+    let minutes: u64 = std::env::var(SOAK).ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(30);
+    lab.wire(Wire { delay: Duration::from_millis(20), jitter: Duration::from_millis(5), loss: 0.005, rate: 0 });
+    let home = tempfile::tempdir().unwrap();
+    let mut hosts = Hosts::new(lab, home.path(), 12, |charter| charter.rounds.deadline_ms = 10_000);
+    let all: Vec<usize> = (0..12).collect();
+    for host in &all {
+        hosts.start(*host, &[0, 1, 2], &[]);
+    }
+    hosts.wait_for_seal(&all, 1, "all are there");
+    // Three stay throughout: what they hold is looked at. Of the others one goes every minute, and comes back.
+    let (stay, start) = ([0, 1, 2], Instant::now());
+    let mut looks = Vec::new();
+    for minute in 1..=minutes {
+        let goes = 3 + usize::try_from(minute).unwrap() % 9;
+        hosts.nodes.get_mut(&goes).unwrap().process.kill();
+        let round = hosts.furthest(&stay) + 1;
+        hosts.wait_for_seal(&stay, round, "one is away");
+        hosts.start(goes, &[0, 1, 2], &[]);
+        let next = start + Duration::from_secs(60 * minute);
+        wait_for("the next minute", || (Instant::now() >= next).then_some(()));
+        let held = stay.map(|host| held(u64::from(hosts.nodes[&host].process.id())).unwrap());
+        println!("minute {minute:2}: round {:4}, {held:?} (kB, files)", hosts.furthest(&stay));
+        looks.push(held);
+    }
+    let round = hosts.furthest(&stay) + 2;
+    hosts.wait_for_seal(&all, round, "all are back");
+    hosts.assert_one_history(&all);
+    // A third of the time to settle; then a tenth, and some, for chance.
+    let (settled, last) = (&looks[looks.len() / 3], &looks[looks.len() - 1]);
+    for ((memory, files), (memory_then, files_then)) in last.iter().zip(settled) {
+        assert!(*memory <= memory_then + memory_then / 10 + 8_192, "{memory_then} kB have become {memory} kB");
+        assert!(*files <= files_then + 16, "{files_then} open files have become {files}");
+    }
 }
