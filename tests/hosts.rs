@@ -1,10 +1,12 @@
 //! Nodes on hosts of their own, with what lies between real hosts: distance, loss, slow lines, cut cables.
 
 mod common;
+#[path = "hosts/nat.rs"]
+mod nat;
 
 use common::{
     hosts::Hosts,
-    lab::{Lab, Wire},
+    lab::{Lab, Nat, Wire},
     process::{has, wait_for},
 };
 use serde_json::Value;
@@ -17,7 +19,11 @@ use std::{
 
 /// A lab; where none can be made, that is said, and in CI it is a failure.
 fn lab(subnet: u8, hosts: usize) -> Option<Lab> {
-    match Lab::new(subnet, hosts) {
+    lab_with(subnet, hosts, &[])
+}
+
+fn lab_with(subnet: u8, hosts: usize, routers: &[(usize, Nat)]) -> Option<Lab> {
+    match Lab::with_routers(subnet, hosts, routers) {
         Ok(lab) => Some(lab),
         Err(reason) => {
             assert!(std::env::var_os("CI").is_none(), "no network of namespaces can be made here ({reason})");
