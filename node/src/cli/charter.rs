@@ -145,7 +145,10 @@ fn put(anchors: &Shipped, path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => write_atomically(path, anchors.bytes, false)?,
         Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
     }
-    println!("anchors     {shown}: {} {}; every node needs this file in its data folder", anchors.count, anchors.holds);
+    let Shipped { count, holds, .. } = anchors;
+    println!(
+        "anchors     {shown}: {count} {holds} that ship with the program; every node needs them in its data folder"
+    );
     Ok(())
 }
 
