@@ -91,11 +91,6 @@ impl Encoder {
         Ok(Self { config, words, positions, kind, norm, blocks, pooling, head: None, parameters: 0 })
     }
 
-    /// The embedding of tokens, `[vocabulary, d]`.
-    pub(crate) fn words(&self) -> &Tensor {
-        &self.words
-    }
-
     /// What the first `tokens` places add to the words there, `[tokens, d]`. It is not kept: it may be in training.
     fn places(&self, tokens: usize) -> Computed<Tensor> {
         let positions = self.positions.narrow(0, 0, tokens)?;

@@ -4,10 +4,10 @@ use crate::train::TrainError;
 use candle_core::{DType, Tensor, Var};
 use serde::Serialize;
 use serde_json::Value;
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fmt::Display, fs, path::Path};
 
-fn refuse(path: &Path, error: impl ToString) -> TrainError {
-    TrainError::file(path, format!("can't be written ({})", error.to_string()))
+fn refuse(path: &Path, error: impl Display) -> TrainError {
+    TrainError::file(path, format!("can't be written ({error})"))
 }
 
 /// Makes the folder where it is not there.

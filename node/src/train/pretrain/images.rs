@@ -1,7 +1,7 @@
 //! Vision transformers that learn to paint in hidden patches (Masked Autoencoders Are Scalable Vision Learners,
 //! <https://arxiv.org/abs/2111.06377>, with mask tokens in the encoder as in SimMIM, <https://arxiv.org/abs/2111.09886>).
 
-use super::{Kind, Plan, Start, draw, folder, through};
+use super::{Kind, Plan, Start, draw, folder, locate, through};
 use crate::{
     backbone::{Config, Hidden, Pixels, Source, Takes, Vit},
     data::{self, Inputs, table},
@@ -87,7 +87,7 @@ impl super::Recipe for Recipe {
         self.backbone.iter().find_map(problem)
     }
 
-    fn student(&self, folder: &Path, shape: &Shape, rng: &mut ChaCha8Rng) -> Result<Student, TrainError> {
+    fn student(&self, recipe: &Path, shape: &Shape, rng: &mut ChaCha8Rng) -> Result<Student, TrainError> {
         let config = shape.config(self.channels);
         let pixels = Pixels {
             do_rescale: true,
@@ -96,8 +96,7 @@ impl super::Recipe for Recipe {
             image_mean: vec![0.0; self.channels],
             image_std: vec![1.0; self.channels],
         };
-        let path =
-            heterotune_scenarios::locate(folder, &self.data).map_err(|error| TrainError::Value(error.to_string()))?;
+        let path = locate(recipe, &self.data)?;
         let images = read(&path, &config)?;
         let count = images.dim(0)?;
         if count < self.rows {

@@ -1,5 +1,5 @@
 //! Pretraining of small backbones without labels, as a recipe (a TOML file) describes it: `images` by hidden patches,
-//! `texts` by hidden tokens. What it writes are folders like those of the hub.
+//! `texts` by replaced tokens. What it writes are folders like those of the hub.
 
 mod folder;
 mod images;
@@ -17,7 +17,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{f64::consts::PI, path::Path};
+use std::{
+    f64::consts::PI,
+    path::{Path, PathBuf},
+};
 
 /// Share of the steps in which the rate rises; it falls in the rest.
 const WARM_UP: f64 = 0.3;
@@ -61,8 +64,8 @@ trait Recipe: DeserializeOwned {
     /// What is wrong with the recipe, or with a shape.
     fn problem(&self) -> Option<String>;
 
-    /// A backbone with its first weights, and the data that it learns from. Paths start in `folder`.
-    fn student(&self, folder: &Path, shape: &Self::Shape, rng: &mut ChaCha8Rng) -> Result<Self::Student, TrainError>;
+    /// A backbone with its first weights, and the data that it learns from; `path` is the recipe's.
+    fn student(&self, path: &Path, shape: &Self::Shape, rng: &mut ChaCha8Rng) -> Result<Self::Student, TrainError>;
 }
 
 /// A backbone in training, with the parts that only pretraining needs, and its data.
@@ -86,7 +89,7 @@ struct Plan {
     batch: usize,
     /// The largest learning rate of the one cycle.
     rate: f64,
-    /// Share of a sample that is hidden.
+    /// Share of a sample that is hidden or replaced.
     mask_share: f64,
     /// Seeds first weights, batches and masks.
     seed: u64,
@@ -101,7 +104,8 @@ pub struct Progress<'a> {
     pub step: usize,
     /// Steps in all.
     pub steps: usize,
-    /// The loss of this step: the mean squared error of hidden patches, or the mean cross entropy of hidden tokens.
+    /// The loss of this step: the mean squared error of hidden patches, or the mean cross entropy of tokens that may be
+    /// replaced.
     pub loss: f32,
 }
 
@@ -131,6 +135,12 @@ fn read<T: DeserializeOwned>(recipe: &Path) -> Result<T, TrainError> {
     read_toml(recipe, RECIPE_BYTES_MAX).map_err(|error| TrainError::Value(format!("{error:#}")))
 }
 
+/// Where a file is that the recipe at `recipe` names.
+fn locate(recipe: &Path, path: &Path) -> Result<PathBuf, TrainError> {
+    let folder = recipe.parent().unwrap_or(Path::new("."));
+    heterotune_scenarios::locate(folder, path).map_err(|error| TrainError::file(recipe, error.to_string()))
+}
+
 fn make<R: Recipe>(
     recipe: &R,
     path: &Path,
@@ -141,13 +151,13 @@ fn make<R: Recipe>(
     if let Some(problem) = recipe.plan().problem().or_else(|| bad_names(names)).or_else(|| recipe.problem()) {
         return Err(TrainError::file(path, problem));
     }
-    let (plan, folder) = (recipe.plan(), path.parent().unwrap_or(Path::new(".")));
+    let plan = recipe.plan();
     let mut made = Vec::new();
     for (index, shape) in recipe.shapes().iter().enumerate() {
         let name = R::name(shape);
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
         rng.set_stream(index as u64);
-        let student = recipe.student(folder, shape, &mut rng)?;
+        let student = recipe.student(path, shape, &mut rng)?;
         let loss = learn(&student, plan, &mut rng, |step, loss| {
             progress(Progress { name, step, steps: plan.steps, loss });
         })?;

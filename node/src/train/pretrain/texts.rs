@@ -1,6 +1,9 @@
-//! Text encoders that learn to tell hidden tokens, as BERT did: <https://arxiv.org/abs/1810.04805>.
+//! Text encoders that learn to tell which tokens of a text were replaced by others: ELECTRA,
+//! <https://arxiv.org/abs/2003.10555>, with other texts' tokens in place of a generator's. In the few hundred steps that
+//! a small encoder gets, telling hidden tokens as BERT did (<https://arxiv.org/abs/1810.04805>) teaches it less: every
+//! token says something here, not one of seven, and there is no softmax over the whole vocabulary.
 
-use super::{Kind, Plan, Start, draw, folder, through};
+use super::{Kind, Plan, Start, draw, folder, locate, through};
 use crate::{
     backbone::{Backbone, Encoder, EncoderConfig, Source, Takes},
     data::{self, Inputs, Tokenizer},
@@ -8,7 +11,7 @@ use crate::{
     train::TrainError,
 };
 use candle_core::{Device, Result as Computed, Tensor, Var};
-use rand::{Rng, seq::index};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use serde_json::json;
@@ -18,7 +21,11 @@ use std::path::{Path, PathBuf};
 const EPSILON: f64 = 1e-12;
 /// What the names of the head's weights begin with: only pretraining needs them.
 const HEAD: &str = "cls.";
-/// The fewest tokens that a context must have room for: two around a text, and some to tell one from the others.
+/// Tokens of a piece that are not its text's: one before, one after.
+const AROUND: usize = 2;
+/// Whether a token is another than it was.
+const CLASSES: usize = 2;
+/// The fewest tokens that a context must have room for.
 const CONTEXT_MIN: usize = 8;
 /// The files of a tokenizer.
 const TOKENIZER: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
@@ -37,7 +44,7 @@ pub(super) struct Recipe {
     /// Pieces of texts in a step.
     batch: usize,
     rate: f64,
-    /// Share of a piece's tokens that are to be told.
+    /// Share of tokens that are replaced.
     mask_share: f64,
     seed: u64,
     backbone: Vec<Shape>,
@@ -85,25 +92,22 @@ impl super::Recipe for Recipe {
         })
     }
 
-    fn student(&self, folder: &Path, shape: &Shape, rng: &mut ChaCha8Rng) -> Result<Student, TrainError> {
-        let locate = |path: &Path| {
-            heterotune_scenarios::locate(folder, path).map_err(|error| TrainError::Value(error.to_string()))
-        };
-        let folder = locate(&self.tokenizer)?;
+    fn student(&self, recipe: &Path, shape: &Shape, rng: &mut ChaCha8Rng) -> Result<Student, TrainError> {
+        let folder = locate(recipe, &self.tokenizer)?;
         let tokenizer = Tokenizer::open(&folder)?;
         let special = Special::of(&tokenizer).ok_or_else(|| {
-            let problem = "names no cls_token, sep_token and mask_token, which BERT has: whose tokenizer is it?";
+            let problem = "names no cls_token and sep_token, which BERT has: whose tokenizer is it?";
             TrainError::file(&folder.join("special_tokens_map.json"), problem)
         })?;
         let mut pieces = Vec::new();
         for path in &self.texts {
-            pieces.extend(read(&locate(path)?, &tokenizer, special, shape.context)?);
+            pieces.extend(read(&locate(recipe, path)?, &tokenizer, special, shape.context)?);
         }
         let config = shape.config(tokenizer.tokens());
         if let Some(problem) = config.problem() {
             return Err(TrainError::file(&folder.join("tokenizer.json"), problem));
         }
-        Student::new(config, folder, self.plan(), special, pieces, rng)
+        Student::new(config, folder, self.plan(), pieces, rng)
     }
 }
 
@@ -127,22 +131,16 @@ impl Shape {
     }
 }
 
-/// The special tokens of BERT.
+/// What stands before and after a text.
 #[derive(Clone, Copy, Debug)]
 struct Special {
     first: u32,
     last: u32,
-    mask: u32,
 }
 
 impl Special {
     fn of(tokenizer: &Tokenizer) -> Option<Self> {
-        let id = |name| tokenizer.special_id(name);
-        Some(Self { first: id("cls_token")?, last: id("sep_token")?, mask: id("mask_token")? })
-    }
-
-    fn has(self, token: u32) -> bool {
-        [self.first, self.last, self.mask].contains(&token)
+        Some(Self { first: tokenizer.special_id("cls_token")?, last: tokenizer.special_id("sep_token")? })
     }
 }
 
@@ -155,8 +153,8 @@ fn read(path: &Path, tokenizer: &Tokenizer, special: Special, context: usize) ->
     };
     let mut pieces = Vec::new();
     for text in texts {
-        let own: Vec<u32> = text.into_iter().filter(|token| !special.has(*token)).collect();
-        let size = own.len().div_ceil(own.len().div_ceil(context - 2).max(1)).max(1);
+        let own: Vec<u32> = text.into_iter().filter(|token| ![special.first, special.last].contains(token)).collect();
+        let size = own.len().div_ceil(own.len().div_ceil(context - AROUND).max(1)).max(1);
         let whole = |piece: &[u32]| [&[special.first], piece, &[special.last]].concat();
         pieces.extend(own.chunks(size).map(whole));
     }
@@ -166,22 +164,23 @@ fn read(path: &Path, tokenizer: &Tokenizer, special: Special, context: usize) ->
     }
 }
 
-/// Pieces of which some tokens are hidden, and what these were.
-struct Masked {
+/// Pieces of which some tokens are replaced.
+struct Replaced {
     pieces: Inputs,
-    /// Places among all, `piece x longest + token`.
+    /// Where all tokens of texts stand, `piece x longest + token`.
     places: Vec<u32>,
-    tokens: Vec<u32>,
+    /// Which of them are others than they were: 1, else 0.
+    others: Vec<u32>,
 }
 
-/// A text encoder in training, with BERT's head: a layer, then the embedding of tokens once more.
+/// A text encoder in training.
 pub(super) struct Student {
     pub(super) encoder: Encoder,
     config: EncoderConfig,
     /// Where the tokenizer's files are.
     tokenizer: PathBuf,
     plan: Plan,
-    special: Special,
+    /// Token ids; the first and the last are no text's.
     pub(super) pieces: Vec<Vec<u32>>,
     variables: Vec<(String, Var)>,
     dense: Linear,
@@ -194,7 +193,6 @@ impl Student {
         config: EncoderConfig,
         tokenizer: PathBuf,
         plan: Plan,
-        special: Special,
         pieces: Vec<Vec<u32>>,
         rng: &mut ChaCha8Rng,
     ) -> Result<Self, TrainError> {
@@ -203,43 +201,44 @@ impl Student {
         let encoder = Encoder::assemble(config.clone(), &mut start)?;
         let dense = start.linear(&format!("{HEAD}dense"), width, width, true)?;
         let norm = start.layer_norm(&format!("{HEAD}LayerNorm"), width, EPSILON)?;
-        let bias = start.tensor(&format!("{HEAD}bias"), &[config.vocab_size])?;
-        let output = Linear::new(encoder.words().clone(), Some(bias))?;
-        let variables = start.variables;
-        Ok(Self { encoder, config, tokenizer, plan, special, pieces, variables, dense, norm, output })
+        let output = start.linear(&format!("{HEAD}output"), CLASSES, width, true)?;
+        Ok(Self { encoder, config, tokenizer, plan, pieces, variables: start.variables, dense, norm, output })
     }
 
-    /// Hides some tokens of each piece, one or more: of ten chosen ones about eight become the mask and one becomes any
-    /// token, so that tokens that are seen mean something too.
-    fn mask(&self, rows: &[u32], rng: &mut ChaCha8Rng) -> Masked {
+    /// Some pieces, with tokens of others in the place of some of theirs. What is drawn may be what was there.
+    fn replace(&self, rows: &[u32], rng: &mut ChaCha8Rng) -> Replaced {
         let mut pieces: Vec<Vec<u32>> = rows.iter().filter_map(|row| self.pieces.get(*row as usize)).cloned().collect();
         let longest = pieces.iter().map(Vec::len).max().unwrap_or(0);
-        let (mut places, mut tokens) = (Vec::new(), Vec::new());
+        let (mut places, mut others) = (Vec::new(), Vec::new());
         for (row, piece) in pieces.iter_mut().enumerate() {
-            let own = piece.len().saturating_sub(2);
-            let count = ((own as f64 * self.plan.mask_share).round() as usize).clamp(1, own.max(1));
-            for at in index::sample(rng, own, count.min(own)) {
-                let Some(token) = piece.get_mut(at + 1) else { continue };
-                places.push((row * longest + at + 1) as u32);
-                tokens.push(*token);
-                match rng.random_range(0..10) {
-                    0..8 => *token = self.special.mask,
-                    8 => *token = rng.random_range(0..self.config.vocab_size as u64) as u32,
-                    _ => {}
+            let own = piece.len().saturating_sub(AROUND);
+            for (at, token) in piece.iter_mut().enumerate().skip(1).take(own) {
+                let before = *token;
+                if rng.random_bool(self.plan.mask_share) {
+                    *token = self.any_token(rng).unwrap_or(before);
                 }
+                places.push((row * longest + at) as u32);
+                others.push(u32::from(*token != before));
             }
         }
-        Masked { pieces: Inputs::Tokens(pieces), places, tokens }
+        Replaced { pieces: Inputs::Tokens(pieces), places, others }
     }
 
-    /// The mean cross entropy of the hidden tokens.
-    fn told(&self, masked: &Masked) -> Computed<Tensor> {
-        let all: Vec<u32> = (0..masked.pieces.len() as u32).collect();
-        let hidden = through(&self.encoder, self.encoder.embed(&masked.pieces.batch(&all)?)?)?;
-        let places = Tensor::new(masked.places.as_slice(), &Device::Cpu)?;
+    /// A token of any text: frequent ones come often.
+    fn any_token(&self, rng: &mut ChaCha8Rng) -> Option<u32> {
+        let piece = self.pieces.get(rng.random_range(0..self.pieces.len() as u64) as usize)?;
+        let own = piece.len().saturating_sub(AROUND) as u64;
+        piece.get(1 + rng.random_range(0..own) as usize).copied()
+    }
+
+    /// The mean cross entropy over all tokens of texts.
+    fn told(&self, replaced: &Replaced) -> Computed<Tensor> {
+        let all: Vec<u32> = (0..replaced.pieces.len() as u32).collect();
+        let hidden = through(&self.encoder, self.encoder.embed(&replaced.pieces.batch(&all)?)?)?;
+        let places = Tensor::new(replaced.places.as_slice(), &Device::Cpu)?;
         let hidden = hidden.values.flatten(0, 1)?.index_select(&places, 0)?;
         let logits = self.output.forward(&self.norm.forward(&gelu(&self.dense.forward(&hidden)?)?)?)?;
-        candle_nn::loss::cross_entropy(&logits, &Tensor::new(masked.tokens.as_slice(), &Device::Cpu)?)
+        candle_nn::loss::cross_entropy(&logits, &Tensor::new(replaced.others.as_slice(), &Device::Cpu)?)
     }
 }
 
@@ -250,7 +249,7 @@ impl super::Student for Student {
 
     fn loss(&self, rng: &mut ChaCha8Rng) -> Result<Tensor, TrainError> {
         let rows = draw(self.plan.batch, self.pieces.len(), rng);
-        Ok(self.told(&self.mask(&rows, rng))?)
+        Ok(self.told(&self.replace(&rows, rng))?)
     }
 
     fn write(&self, to: &Path) -> Result<(), TrainError> {
