@@ -1,6 +1,8 @@
 //! What a person may get wrong: one sentence says what, where and how to mend it, the program ends with an error, and
 //! nothing that a node had kept is lost.
 
+#[path = "bad_input/charters.rs"]
+mod charters;
 mod common;
 #[path = "bad_input/desk.rs"]
 mod desk;

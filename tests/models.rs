@@ -237,6 +237,70 @@ fn language_models_with_two_tokenizers_learn_together() {
 }
 
 #[test]
+fn a_text_encoder_of_ones_own_learns_with_one_of_another_width() {
+    let Some(real) = real_data() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let file = r#"
+        name = "widths"
+        seed = 1
+        [task]
+        kind = "text-classification"
+        [data]
+        file = "$HETEROTUNE_DATA/text/trec6/train.jsonl"
+        test = "$HETEROTUNE_DATA/text/trec6/test.jsonl"
+        test_rows = 100
+        split_seed = 0
+        anchors = 64
+        labelled_per_node = 60
+        alpha = 0.1
+        min_per_class = 2
+        classes_per_node = [1, 5]
+        [[node]]
+        name = "ada"
+        backbone = "$HETEROTUNE_DATA/models/bert-minilm-l6-v2"
+        layers = 1
+        [[node]]
+        name = "blaise"
+        backbone = "backbones/tiny"
+        [network]
+        adapter = { slots = 1, branches = 2, rank = 8, readout_rank = 32 }
+        rounds = { total = 2, deadline_ms = 120000 }
+        [train]
+        steps = 2
+        batch = 16
+        rate = 0.001
+    "#;
+    let path = home.path().join("early.toml");
+    fs::write(&path, file).unwrap();
+    let early = verb(home.path(), &["scenario", "run", &text(&path), "--out", &text(&home.path().join("early"))]);
+    assert!(early.code == Some(1) && early.stderr.contains("`heterotune pretrain` makes"), "{}", early.stderr);
+
+    let questions = ["What city is this ?", "Who wrote the book ?", "How many people live there ?", "Why is it so ?"];
+    let lines = questions.iter().map(|question| serde_json::json!({"text": question}).to_string() + "\n");
+    fs::write(home.path().join("texts.jsonl"), lines.collect::<String>()).unwrap();
+    let recipe = home.path().join("recipe.toml");
+    let shape = "name = \"tiny\"\nwidth = 48\ndepth = 1\nheads = 2\nintermediate = 96\ncontext = 32\n";
+    let training = "steps = 20\nbatch = 8\nrate = 1e-3\nmask_share = 0.2\nseed = 1\n";
+    let tokenizer = "tokenizer = \"$HETEROTUNE_DATA/models/bert-minilm-l6-v2\"\n";
+    let head = "kind = \"texts\"\ntexts = [\"texts.jsonl\"]\n";
+    fs::write(&recipe, [head, tokenizer, training, "[[backbone]]\n", shape].concat()).unwrap();
+    let made = verb(home.path(), &["pretrain", &text(&recipe)]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+
+    let (summary, out) = scenario(home.path(), "widths", file);
+    let nodes = summary["nodes"].as_array().unwrap();
+    assert_eq!([&nodes[0]["width"], &nodes[1]["width"]], [384, 48]);
+    assert_eq!(nodes[0]["mixture_hash"], nodes[1]["mixture_hash"]);
+    let mean = |key: &str| summary["mean"][key].as_f64().unwrap();
+    assert!(mean("network_global") > mean("alone_global"), "{}", summary["mean"]);
+    let (model, state) = (text(&home.path().join("backbones/tiny")), text(&out.join("nodes/blaise")));
+    let test = text(&out.join("data/blaise/test.jsonl"));
+    let of = ["eval", "--backbone", &model, "--state", &state, "--json", "--task", "text-classification"];
+    let found = said(home.path(), &[&of[..], &["--data", &test]].concat());
+    assert_eq!(found["accuracy"], nodes[1]["network"]["global"]);
+}
+
+#[test]
 fn bad_models_and_data_are_refused_in_one_sentence() {
     let Some(real) = real_data() else { return };
     let home = tempfile::tempdir().unwrap();

@@ -83,7 +83,11 @@ pub enum RunError {
     #[error("{} is in use by another run: wait for it, or choose another --out", .0.display())]
     InUse(PathBuf),
     /// A backbone that isn't there.
-    #[error("node {node}: {} is not a backbone: it has no config.json", path.display())]
+    #[error(
+        "node {node}: {} is not a backbone: it has no config.json (`heterotune fetch` downloads backbones, and \
+         `heterotune pretrain` makes small ones by a recipe)",
+        path.display()
+    )]
     Backbone {
         /// The node that should use it.
         node: String,

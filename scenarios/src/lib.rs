@@ -6,6 +6,7 @@
 //! # Layout
 //! - what to run: [`file`](Scenario), its tables' `plan`s and charter `settings`, `places` (where its files are),
 //!   `embedded` (the quickstart, built in)
+//! - what networks are aligned by where they have nothing of their own: [`anchors`]
 //! - who lies when that is asked for: [`Liars`]
 //! - who learns what: [`split()`] parts training from test rows, [`Data`] holds them, a [`Deal`] deals them out
 //! - running: `folder` (the output), `process` (one node), `network` (all of them, phase by phase), [`Runner`]
@@ -18,6 +19,7 @@
 //! Tensors, sockets, async: nodes do the work, this crate starts them by path and reads their event logs. It never
 //! links the node, so it sees no more than any operator would. Worlds need the protocol alone.
 
+pub mod anchors;
 pub mod check;
 pub mod damage;
 mod data;

@@ -10,6 +10,7 @@ mod vision;
 mod weights;
 
 pub use decoder::{Decoder, Past};
+pub(crate) use encoder::{Config as EncoderConfig, Encoder};
 pub use processor::{Pixels, Processor, Resample, Resize, processor};
 pub use vision::{Config, Vit};
 pub use weights::Weights;

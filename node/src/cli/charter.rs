@@ -1,7 +1,11 @@
 //! `heterotune charter new|show`.
 
 use super::using::TaskKind;
-use crate::{config::read_charter, data::Tokenizer, store::write_atomically};
+use crate::{
+    config::read_charter,
+    data::{self, Tokenizer},
+    store::write_atomically,
+};
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use heterotune_crypto::NodeId;
@@ -11,9 +15,13 @@ use heterotune_protocol::{
     mixture::Layout,
     seal,
 };
-use heterotune_scenarios::world::Options;
+use heterotune_scenarios::{
+    anchors::{self, Shipped},
+    world::Options,
+};
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -48,10 +56,11 @@ pub(super) enum Verb {
         /// For causal-lm: a backbone's folder; nodes with its tokenizer share a readout over its tokens. Once for each.
         #[arg(long = "readout", value_name = "DIR")]
         readouts: Vec<PathBuf>,
-        /// The file of public, unlabelled anchors that every node has beside its training data: .csv of pixels, .jsonl of
-        /// texts, or .bin of CIFAR records.
+        /// The file of public, unlabelled anchors that every node has beside its training data: images (.csv of pixels,
+        /// .bin of CIFAR records, ..) or texts (.jsonl, ..) [default: those that ship with the program for the task,
+        /// written beside the charter]. Those like the training data align best.
         #[arg(long, value_name = "FILE")]
-        anchors: PathBuf,
+        anchors: Option<PathBuf>,
         /// How many rounds to run; 0 for no end.
         #[arg(long, default_value_t = 10)]
         rounds: u64,
@@ -88,10 +97,12 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
             if file.exists() {
                 bail!("{} is there already; choose another name, or delete it first", file.display());
             }
-            let bytes = fs::read(anchors).with_context(|| format!("cannot read {}", anchors.display()))?;
-            let count = u16::try_from(anchors_in(anchors, &bytes)).unwrap_or(u16::MAX);
-            let anchors = Anchors { digest: Anchors::digest_of(&bytes), count };
-            let mut charter = Charter::new(name, founders.clone(), task.of(labels, readouts)?, anchors);
+            let shipped = task.anchors();
+            let public = match anchors {
+                Some(path) => anchors_of(path)?,
+                None => Anchors { digest: Anchors::digest_of(shipped.bytes), count: shipped.count },
+            };
+            let mut charter = Charter::new(name, founders.clone(), task.of(labels, readouts)?, public);
             charter.members = members.clone();
             if !sealers.is_empty() {
                 charter.sealers = sealers.clone();
@@ -101,6 +112,9 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
             (charter.rounds.total, charter.rounds.closing) = (*rounds, *closing);
             charter.nonce = *nonce;
             charter.check()?;
+            if anchors.is_none() {
+                put(shipped, &file.with_file_name(shipped.name))?;
+            }
             write_atomically(file, toml::to_string(&charter)?.as_bytes(), false)?;
             explain(&charter)
         }
@@ -115,21 +129,38 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
     }
 }
 
-/// How many anchors a file holds.
-fn anchors_in(path: &Path, bytes: &[u8]) -> usize {
-    let lines = || bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("bin") => bytes.len() / CIFAR_RECORD,
-        Some("jsonl") => lines().count(),
-        // One line is the header, lines with # are comments.
-        _ => lines().filter(|line| !line.starts_with(b"#")).count().saturating_sub(1),
-    }
+/// The anchors in a file.
+fn anchors_of(path: &Path) -> Result<Anchors> {
+    let count = u16::try_from(data::count(path)?).unwrap_or(u16::MAX);
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Anchors { digest: Anchors::digest_of(&bytes), count })
 }
 
-/// A label, and 32 x 32 pixels of three colours.
-const CIFAR_RECORD: usize = 1 + 3 * 32 * 32;
+/// Writes the anchors that ship, unless they are there.
+fn put(anchors: &Shipped, path: &Path) -> Result<()> {
+    let shown = path.display();
+    match fs::read(path) {
+        Ok(bytes) if bytes == anchors.bytes => (),
+        Ok(_) => bail!("{shown} is there already, and is another file; move it away, or take it by --anchors {shown}"),
+        Err(error) if error.kind() == ErrorKind::NotFound => write_atomically(path, anchors.bytes, false)?,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
+    }
+    let Shipped { count, holds, .. } = anchors;
+    println!(
+        "anchors     {shown}: {count} {holds} that ship with the program; every node needs them in its data folder"
+    );
+    Ok(())
+}
 
 impl TaskKind {
+    /// The anchors that ship for the task.
+    fn anchors(self) -> &'static Shipped {
+        match self {
+            Self::ImageClassification => &anchors::PICTURES,
+            Self::TextClassification | Self::CausalLm => &anchors::TEXTS,
+        }
+    }
+
     /// The task with these labels, or the vocabularies of these backbones.
     fn of(self, labels: &[String], readouts: &[PathBuf]) -> Result<Task> {
         let labels = labels.to_vec();

@@ -57,7 +57,7 @@ enum Verb {
     Export(export::Flags),
     /// Show what tells a backbone's tokenizer from others.
     Tokenizer(using::TokenizerFlags),
-    /// Make backbones from unlabelled images, as a recipe file describes them.
+    /// Make backbones from unlabelled images or texts, as a recipe file describes them.
     Pretrain(pretrain::Flags),
 }
 

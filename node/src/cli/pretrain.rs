@@ -1,4 +1,4 @@
-//! `heterotune pretrain`: backbones from unlabelled images.
+//! `heterotune pretrain`: backbones from unlabelled images or texts.
 
 use crate::train::pretrain::pretrain;
 use anyhow::Result;

@@ -20,11 +20,7 @@ const CIFAR_BYTES: usize = 3 * CIFAR_SIDE * CIFAR_SIDE;
 
 /// CIFAR-10's records, a label and the planes, or CIFAR-100's, which have a coarse label before the fine one.
 pub(super) fn cifar(path: &Path, images: &mut Images<'_>) -> Result<Report, DataError> {
-    let bytes = files::bytes(path, FILE_BYTES_MAX)?;
-    let labels = [1, 2].into_iter().find(|labels| bytes.len() % (labels + CIFAR_BYTES) == 0);
-    let Some(labels) = labels else {
-        return Err(DataError::file(path, "is no whole number of CIFAR records (3073 bytes each, or 3074)"));
-    };
+    let (bytes, labels) = cifar_bytes(path)?;
     let mut report = Report::new(path);
     for (index, record) in bytes.chunks_exact(labels + CIFAR_BYTES).enumerate() {
         let (labels, planes) = record.split_at(labels);
@@ -32,6 +28,25 @@ pub(super) fn cifar(path: &Path, images: &mut Images<'_>) -> Result<Report, Data
         report.note(index + 1, images.push(Picture::planes(planes, CIFAR_SIDE, CIFAR_SIDE), &label));
     }
     report.finish()
+}
+
+/// How many records there are.
+pub(super) fn cifar_count(path: &Path) -> Result<usize, DataError> {
+    cifar_bytes(path).map(|(bytes, labels)| bytes.len() / (labels + CIFAR_BYTES))
+}
+
+/// The records, and how many bytes of each are labels.
+fn cifar_bytes(path: &Path) -> Result<(Vec<u8>, usize), DataError> {
+    let bytes = files::bytes(path, FILE_BYTES_MAX)?;
+    let labels = [1, 2].into_iter().find(|labels| bytes.len() % (labels + CIFAR_BYTES) == 0);
+    let refuse = || DataError::file(path, "is no whole number of CIFAR records (3073 bytes each, or 3074)");
+    labels.map(|labels| (bytes, labels)).ok_or_else(refuse)
+}
+
+/// How many images an IDX file has.
+pub(super) fn idx_count(path: &Path) -> Result<usize, DataError> {
+    let bytes = files::bytes(path, FILE_BYTES_MAX)?;
+    contents(path, &bytes, IDX_MAGIC_IMAGES).map(|([count, _, _], _)| count)
 }
 
 /// The images of an IDX file, with the labels of the one beside it where they are asked for.

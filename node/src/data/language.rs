@@ -7,18 +7,19 @@
 //! - `question` and `answer`: written as below; the answer counts
 //! - `text`: all of it counts
 //!
-//! A `.txt` file is one long text.
+//! A `.txt` file is one long text. It is encoded in pieces of whole lines, some MiB each: where a tokenizer begins every
+//! text with a space, a piece begins with one, too.
 
 use super::{
     DataError, Report, Template, Tokenizer,
-    files::{self, Format},
+    files::Format,
+    pieces::Pieces,
     rows::{self, Row, Value},
     text::known,
 };
 use std::{ops::Range, path::Path};
 
-/// The largest plain text: it is encoded in one piece.
-const TEXT_BYTES_MAX: u64 = 64 << 20;
+const EMPTY: &str = "the text is empty";
 
 /// Tokens in a row, and which of them are predicted and count towards the loss.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Reader<'_> {
         };
         if Format::of(path)? == Format::Text {
             let mut report = Report::new(path);
-            report.note(1, plain(path)?.and_then(|text| take(self.document(&text)?)));
+            report.note(1, self.plain(path)?.and_then(take));
             let report = report.finish()?;
             return Ok((self.joined(&texts), report));
         }
@@ -102,19 +103,41 @@ impl Reader<'_> {
         self.document(&text)
     }
 
-    /// A text by itself: all of it counts. Where the tokenizer marks neither its beginning nor its end, and texts are
-    /// joined, the end is marked.
+    /// A text by itself.
     fn document(&self, text: &str) -> Result<Sequence, String> {
         if text.trim().is_empty() {
-            return Err("the text is empty".into());
+            return Err(EMPTY.into());
         }
-        let mut tokens = self.tokenizer.encode(text, true)?;
+        Ok(self.whole(self.tokenizer.encode(text, true)?))
+    }
+
+    /// A file's text, however long; the inner error says what is wrong with it.
+    fn plain(&self, path: &Path) -> Result<Result<Sequence, String>, DataError> {
+        let (mut pieces, mut tokens, mut blank) = (Pieces::open(path)?, Vec::new(), true);
+        while let Some(piece) = pieces.next()? {
+            let Ok(piece) = String::from_utf8(piece) else { return Ok(Err("is not UTF-8".into())) };
+            blank &= piece.trim().is_empty();
+            match self.tokenizer.encode(&piece, tokens.is_empty()) {
+                Ok(more) => {
+                    // The end that the first piece was given belongs behind the last.
+                    let end = tokens.pop_if(|last| Some(*last) == self.tokenizer.eos());
+                    tokens.extend(more.into_iter().chain(end));
+                }
+                Err(problem) => return Ok(Err(problem)),
+            }
+        }
+        Ok(if blank { Err(EMPTY.into()) } else { Ok(self.whole(tokens)) })
+    }
+
+    /// The tokens of a text, which all count. Where the tokenizer marks neither its beginning nor its end, and texts are
+    /// joined, the end is marked.
+    fn whole(&self, mut tokens: Vec<u32>) -> Sequence {
         let marked = self.tokenizer.bos().is_some_and(|bos| tokens.first() == Some(&bos));
         if self.pack && !marked {
             self.end(&mut tokens);
         }
         let counted = (0..tokens.len()).map(|at| at > 0).collect();
-        Ok(Sequence { tokens, counted })
+        Sequence { tokens, counted }
     }
 
     /// A prompt and what is to follow it, which counts, and so does the end.
@@ -199,12 +222,6 @@ impl Corpus {
     fn push(&mut self, sequence: Sequence) {
         if sequence.counted.contains(&true) { self.sequences.push(sequence) } else { self.dropped += 1 }
     }
-}
-
-/// A plain text; the inner error says what is wrong with it.
-fn plain(path: &Path) -> Result<Result<String, String>, DataError> {
-    let bytes = files::bytes(path, TEXT_BYTES_MAX)?;
-    Ok(String::from_utf8(bytes).map_err(|_| "is not UTF-8".into()))
 }
 
 /// An instruction, and what it is about if there is anything.

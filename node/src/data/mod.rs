@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`find`]: which file of a data folder; `rows`, `parquet`: tables row by row; `report`: what became of the rows
-//! - `text`, `labels`: texts and their classes; [`language`](mod@language), [`Template`]: texts for language models;
+//! - `text`, `labels`: texts and their classes; `pieces`: long texts; [`language`](mod@language), [`Template`]: texts for language models;
 //!   [`Tokenizer`]
 //! - `image`, `binary`, `resize`: images; `table`: CSV files of pixel values
 //!
@@ -15,6 +15,7 @@ mod image;
 mod labels;
 pub mod language;
 mod parquet;
+mod pieces;
 mod report;
 mod resize;
 mod rows;
@@ -162,6 +163,22 @@ pub fn language(
     reader: &language::Reader<'_>,
 ) -> std::result::Result<(language::Corpus, Report), DataError> {
     reader.read(path)
+}
+
+/// How many samples the file at `path` holds, whatever backbone they are for.
+///
+/// # Errors
+/// A file that is damaged, has too many bad rows, or is a folder.
+pub fn count(path: &Path) -> std::result::Result<usize, DataError> {
+    match Format::of(path)? {
+        Format::Csv if table::has_pixels(path)? => table::count(path),
+        Format::Csv | Format::Jsonl | Format::Parquet | Format::Text => {
+            rows::each(path, |_| Ok(())).map(|report| report.rows - report.bad_rows)
+        }
+        Format::Cifar => binary::cifar_count(path),
+        Format::Idx => binary::idx_count(path),
+        Format::Images => Err(DataError::file(path, "is a folder; a single file is needed, such as .bin or .parquet")),
+    }
 }
 
 impl Reader<'_> {

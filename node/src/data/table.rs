@@ -44,6 +44,13 @@ pub(crate) fn has_pixels(path: &Path) -> Result<bool, DataError> {
     Ok(header.is_some_and(|header| header.split(',').any(|column| column.trim() == "p0")))
 }
 
+/// How many rows a table has.
+pub(super) fn count(path: &Path) -> Result<usize, DataError> {
+    let bytes = bytes(path)?;
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    Ok(lines.skip_while(|line| line.starts_with(b"#")).skip(1).count())
+}
+
 /// Reads the rows in `bytes`, which came from `path`.
 pub(crate) fn parse(path: &Path, bytes: &[u8], pixels: usize, expected: Labels<'_>) -> Result<Table, DataError> {
     let text = std::str::from_utf8(bytes).map_err(|error| DataError::file(path, format!("is not text ({error})")))?;

@@ -1,6 +1,8 @@
 //! Whole files through the doors that callers use, and real data sets.
 
 use super::*;
+use crate::backbone::{Resample, Resize};
+use heterotune_scenarios::anchors::{self, PICTURES};
 use std::{fs, path::PathBuf};
 
 /// The folder with real models and data, or a word why the test is skipped. Where everything must be tested, it fails.
@@ -58,6 +60,55 @@ fn what_a_backbone_takes_decides_what_is_read() {
         let refusal = refused(path, &reader);
         assert!(refusal.contains(told), "{refusal}");
     }
+}
+
+#[test]
+fn samples_are_counted_in_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let counted = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        count(&path).map_err(|error| error.to_string())
+    };
+    let idx = [&[0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2][..], &[7; 6]].concat();
+    for (name, bytes, expected) in [
+        ("a.csv", &b"# by somebody\n\n# p0\np0,p1\n1,2\n3,4\n\n"[..], 2),
+        ("b.csv", b"text\n\"two\nlines\"\nb\n", 2),
+        ("c.jsonl", b"{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n", 2),
+        ("d.txt", b"a\n\nb\nc", 3),
+        ("e.bin", &[0; 2 * 3_073], 2),
+        ("f.bin", &[0; 3_074], 1),
+        ("g-images-idx3-ubyte", &idx, 3),
+        (PICTURES.name, PICTURES.bytes, 128),
+        (anchors::TEXTS.name, anchors::TEXTS.bytes, 256),
+    ] {
+        assert_eq!(counted(name, bytes), Ok(expected), "{name}");
+    }
+    assert!(counted("h.bin", b"abc").unwrap_err().contains("no whole number of CIFAR records"));
+    assert!(count(folder.path()).unwrap_err().to_string().contains("is a folder"));
+}
+
+#[test]
+fn the_pictures_that_ship_fit_every_backbone_whose_processor_resizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(PICTURES.name);
+    fs::write(&path, PICTURES.bytes).unwrap();
+    let read = |channels, size, resize| {
+        let processor = Processor { size: resize, crop: None, resample: Resample::Bicubic };
+        let takes = Takes::Pixels { channels, size };
+        unlabelled(&path, &Reader { takes, tokenizer: None, processor: Some(processor), labels: &[] })
+    };
+    for (channels, size) in [(3, 224), (1, 28), (1, 8), (3, 32)] {
+        let resize = Resize::Exact { height: size, width: size };
+        let (Inputs::Pixels(pixels), report) = read(channels, size, resize).unwrap() else { panic!("no pixels") };
+        assert_eq!((pixels.dims(), report.bad_rows), (&[128, channels * size * size][..], 0));
+    }
+    assert!(read(1, 32, Resize::None).is_ok());
+    let refusal = read(1, 8, Resize::None).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        refusal.contains("is 32 x 32 pixels, but the backbone takes 8 x 8 and its processor does not"),
+        "{refusal}"
+    );
 }
 
 #[test]

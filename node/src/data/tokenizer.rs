@@ -171,6 +171,11 @@ impl Tokenizer {
         self.tokens
     }
 
+    /// The special token of that name (`mask_token`, ..), if the files name it.
+    pub fn special_id(&self, name: &str) -> Option<u32> {
+        self.special.get(name).and_then(|token| self.inner.token_to_id(token))
+    }
+
     /// What special tokens are called, and how they are written.
     pub(super) fn special(&self) -> &BTreeMap<String, String> {
         &self.special

@@ -77,9 +77,11 @@ pub fn export(
 
 /// Why an adapter can't be merged into its backbone's own files.
 ///
-/// Only a linear map of what the backbone's own head is given could be, and none is: branches are nonlinear, and the
-/// readout looks at the mean of normalised tokens, which no head of these families does but DINOv2's, whose norm has
-/// weights.
+/// Only a linear map of what the backbone's own classifier is given could be, and none is quite. Branches are nonlinear.
+/// Of the readout ((mean of LN(h)) - mu) P W + b, with LN without weights, mu, P, W and b could be one matrix and a bias;
+/// but heads of texts are given h and have no norm to make LN(h) of it, and ViT's and DeiT's are given no patches. DINOv2's
+/// is given the mean of g LN'(h) + c over the patches, of which 1 / g and c could be taken out by the matrix too; but LN'
+/// adds another epsilon (1e-6) to each token's variance than LN (1e-5), so the two differ by a factor for every token.
 pub fn merge_refusal(charter: &Charter, model_type: &str) -> String {
     if matches!(charter.task, Task::CausalLm { .. }) {
         return "a language model's readout can't be merged: it reads the layer-normalised state, the model's own head \
@@ -91,8 +93,43 @@ pub fn merge_refusal(charter: &Charter, model_type: &str) -> String {
                 recipe beside it, or a network with branches = 0"
             .into();
     }
+    let but = match model_type {
+        "vit" | "deit" => "it reads the patches, and that classifier is given none",
+        "dinov2" => "that classifier is given tokens that are normalised with another epsilon, each off by a factor",
+        _ => "it reads tokens that are layer-normalised once more, and that classifier has no such norm",
+    };
     format!(
-        "the readout can't be folded into a {model_type} classifier: it reads the mean of the tokens, each \
-         layer-normalised without weights, which that classifier is not given; use the adapter with the recipe beside it"
+        "the readout can't be folded into a {model_type} classifier: {but}; use the adapter with the recipe beside it"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heterotune_crypto::Identity;
+    use heterotune_protocol::charter::Anchors;
+
+    fn told(task: Task, branches: u8, model_type: &str) -> String {
+        let anchors = Anchors { digest: Anchors::digest_of(b""), count: 8 };
+        let mut charter = Charter::new("test", vec![Identity::from_seed(1, "a").id()], task, anchors);
+        charter.adapter.branches = branches;
+        merge_refusal(&charter, model_type)
+    }
+
+    #[test]
+    fn what_can_not_be_merged_is_told_by_what_the_backbone_lacks() {
+        let images = || Task::ImageClassification { labels: vec!["a".into(), "b".into()] };
+        let texts = || Task::TextClassification { labels: vec!["a".into(), "b".into()] };
+        assert!(told(Task::CausalLm { vocabularies: vec![] }, 0, "llama").contains("root-mean-square"));
+        assert!(told(images(), 2, "vit").contains("branches are nonlinear"));
+        for (task, model_type, reason) in [
+            (images(), "vit", "a vit classifier: it reads the patches"),
+            (images(), "deit", "is given none"),
+            (images(), "dinov2", "another epsilon"),
+            (texts(), "bert", "layer-normalised once more"),
+            (texts(), "xlm-roberta", "layer-normalised once more"),
+        ] {
+            assert!(told(task, 0, model_type).contains(reason), "{model_type}");
+        }
+    }
 }

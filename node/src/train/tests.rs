@@ -239,37 +239,6 @@ fn files_of_another_network_are_refused() {
 }
 
 #[test]
-fn a_recipe_makes_backbones_that_load() {
-    let folder = tempfile::tempdir().unwrap();
-    let recipe = folder.path().join("recipe.toml");
-    let text = "data = \"x.csv\"\nrows = 10\nsplit_seed = 0\nrescale_factor = 0.06\nsteps = 30\nbatch = 8\nrate = 1e-2\n\
-                mask_share = 0.5\nseed = 1\n[[backbone]]\nname = \"a-1\"\nwidth = 8\ndepth = 1\nheads = 2\n\
-                intermediate = 16\npatch = 2\nimage = 4\n";
-    fs::write(&recipe, text).unwrap();
-    fs::write(folder.path().join("x.csv"), images(&[Some("top"); 12])).unwrap();
-    let make = |out: &str| pretrain::pretrain(&recipe, &folder.path().join(out), |_| ());
-    let made = make("out").unwrap();
-    assert_eq!(
-        made[0].parameters,
-        backbone::load(&folder.path().join("out/a-1"), backbone::Options::default()).unwrap().parameters()
-    );
-    make("again").unwrap();
-    let weights = |out: &str| fs::read(folder.path().join(out).join("a-1/model.safetensors")).unwrap();
-    assert_eq!(weights("out"), weights("again"));
-    for (bad, told) in [
-        (text.replace("rows = 10", "rows = 10\nrow = 1"), "unknown field `row`"),
-        (text.replace("rows = 10", "rows = 13"), "has 12 rows"),
-        (text.replace("heads = 2", "heads = 3"), "does not divide"),
-        (text.replace("a-1", "../a"), "is no name for a folder"),
-        (text.replace("steps = 30", "steps = 0"), "must be more than 0"),
-    ] {
-        fs::write(&recipe, bad).unwrap();
-        let error = make("bad").unwrap_err().to_string();
-        assert!(error.contains(told), "{error}");
-    }
-}
-
-#[test]
 fn a_learner_can_live_on_its_own_thread() {
     fn sent<T: Send>() {}
     sent::<Learner>();

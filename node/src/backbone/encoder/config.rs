@@ -1,7 +1,7 @@
 //! What `config.json` says of an encoder, and what its tensors are called.
 
 use super::super::activation::Activation;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The families' names in `config.json`.
 pub(in crate::backbone) const MODEL_TYPES: [&str; 4] = ["bert", "roberta", "xlm-roberta", "distilbert"];
@@ -66,40 +66,42 @@ pub(super) struct Names {
 }
 
 /// What `config.json` says, as far as it matters here. DistilBERT's own names are taken as well.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Config {
-    pub(super) model_type: String,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) model_type: String,
     /// Tokens that the embedding knows.
-    pub(super) vocab_size: usize,
+    pub(crate) vocab_size: usize,
     /// Width d.
     #[serde(alias = "dim")]
-    pub(super) hidden_size: usize,
+    pub(crate) hidden_size: usize,
     /// Blocks L.
     #[serde(alias = "n_layers")]
-    pub(super) num_hidden_layers: usize,
+    pub(crate) num_hidden_layers: usize,
     /// Attention heads; they divide the width.
     #[serde(alias = "n_heads")]
-    pub(super) num_attention_heads: usize,
+    pub(crate) num_attention_heads: usize,
     /// Width of the feed-forward layer.
     #[serde(alias = "hidden_dim")]
-    pub(super) intermediate_size: usize,
+    pub(crate) intermediate_size: usize,
     /// The feed-forward layer's nonlinearity.
     #[serde(alias = "activation", default = "gelu")]
-    pub(super) hidden_act: String,
+    pub(crate) hidden_act: String,
     /// Rows of the position embedding.
-    pub(super) max_position_embeddings: usize,
+    pub(crate) max_position_embeddings: usize,
     /// Rows of the token type embedding, of which only the first is used.
     #[serde(default = "two")]
-    pub(super) type_vocab_size: usize,
+    pub(crate) type_vocab_size: usize,
     /// The norms' epsilon.
     #[serde(default = "tiny")]
-    pub(super) layer_norm_eps: f64,
-    pub(super) pad_token_id: Option<usize>,
+    pub(crate) layer_norm_eps: f64,
+    /// The token that fills up shorter texts.
+    pub(crate) pad_token_id: Option<usize>,
+    /// How places are told apart.
     #[serde(default = "absolute")]
-    pub(super) position_embedding_type: String,
+    pub(crate) position_embedding_type: String,
     /// Whether tokens see only those before them.
     #[serde(default)]
-    pub(super) is_decoder: bool,
+    pub(crate) is_decoder: bool,
 }
 
 fn gelu() -> String {
@@ -129,7 +131,7 @@ impl Config {
     }
 
     /// What can't be supported, in words; sizes are held against bounds before any weight is read.
-    pub(super) fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let bounds = [
             ("vocab_size", self.vocab_size, 1 << 20),
             ("hidden_size", self.hidden_size, 8_192),

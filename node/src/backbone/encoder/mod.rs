@@ -6,6 +6,7 @@ mod config;
 mod head;
 mod pooling;
 
+pub(crate) use config::Config;
 pub(super) use config::MODEL_TYPES;
 
 use super::{Backbone, BackboneError, Batch, Hidden, Options, Source, Takes, Weights, weights::Model};
@@ -13,18 +14,20 @@ use super::{parse, read_text};
 use crate::ops::{LayerNorm, Linear};
 use block::Block;
 use candle_core::{Result as Computed, Tensor, bail};
-use config::{Config, Family};
+use config::Family;
 use head::Head;
 use pooling::Pooling;
 use std::path::Path;
 
 /// A text encoder.
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     config: Config,
     /// `[vocabulary, d]`.
     words: Tensor,
-    /// What every place adds to the word there: its position's embedding and that of the first token type, `[context, d]`.
-    places: Tensor,
+    /// Of every place, `[context, d]`.
+    positions: Tensor,
+    /// Of the first token type, `[1, d]`; DistilBERT has none.
+    kind: Option<Tensor>,
     norm: LayerNorm,
     blocks: Vec<Block>,
     pooling: Pooling,
@@ -54,7 +57,8 @@ impl Encoder {
         let old_norms = weights.has(&format!("{prefix}embeddings.LayerNorm.gamma"));
 
         let mut source = Checkpoint { model: Model::new(&weights, prefix).keeping(options.precision), old_norms };
-        let mut encoder = Self::assemble(config, pooling, &mut source)?;
+        let mut encoder = Self::assemble(config, &mut source)?;
+        encoder.pooling = pooling;
         encoder.parameters = source.model.parameters;
         if depth == all {
             encoder.head = Head::read(&encoder.config, (&path, &text), prefix, &weights)?;
@@ -62,21 +66,38 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Puts an encoder without a head together from the weights that `source` gives.
-    fn assemble<S: Source>(config: Config, pooling: Pooling, source: &mut S) -> Result<Self, S::Error> {
+    /// Puts an encoder that pools by the mean, without a head, together from the weights that `source` gives. It is
+    /// trained where these are variables.
+    ///
+    /// # Errors
+    /// Those of the source, and weights that do not fit.
+    pub(crate) fn assemble<S: Source>(config: Config, source: &mut S) -> Result<Self, S::Error> {
         let (family, width) = (config.family(), config.hidden_size);
         let words = source.tensor("embeddings.word_embeddings.weight", &[config.vocab_size, width])?;
         let positions = [config.max_position_embeddings, width];
         let positions = source.tensor("embeddings.position_embeddings.weight", &positions)?;
-        let mut places = positions.narrow(0, config.first_position(), config.context())?;
-        if family != Family::Distilbert {
-            let types = source.tensor("embeddings.token_type_embeddings.weight", &[config.type_vocab_size, width])?;
-            places = places.broadcast_add(&types.narrow(0, 0, 1)?)?;
-        }
+        let positions = positions.narrow(0, config.first_position(), config.context())?;
+        let kind = match family {
+            Family::Distilbert => None,
+            _ => {
+                let kinds = [config.type_vocab_size, width];
+                Some(source.tensor("embeddings.token_type_embeddings.weight", &kinds)?.narrow(0, 0, 1)?)
+            }
+        };
         let norm = source.layer_norm("embeddings.LayerNorm", width, config.layer_norm_eps)?;
         let blocks = (0..config.num_hidden_layers).map(|index| Block::assemble(&config, family.names(), index, source));
         let blocks = blocks.collect::<Result<_, S::Error>>()?;
-        Ok(Self { config, words, places, norm, blocks, pooling, head: None, parameters: 0 })
+        let pooling = Pooling::Mean;
+        Ok(Self { config, words, positions, kind, norm, blocks, pooling, head: None, parameters: 0 })
+    }
+
+    /// What the first `tokens` places add to the words there, `[tokens, d]`. It is not kept: it may be in training.
+    fn places(&self, tokens: usize) -> Computed<Tensor> {
+        let positions = self.positions.narrow(0, 0, tokens)?;
+        match &self.kind {
+            Some(kind) => positions.broadcast_add(kind),
+            None => Ok(positions),
+        }
     }
 }
 
@@ -145,7 +166,7 @@ impl Backbone for Encoder {
             );
         }
         let words = self.words.index_select(&ids, 0)?.reshape((inputs, tokens, self.config.hidden_size))?;
-        let values = self.norm.forward(&words.broadcast_add(&self.places.narrow(0, 0, tokens)?)?)?;
+        let values = self.norm.forward(&words.broadcast_add(&self.places(tokens)?)?)?;
         let padded = lengths.iter().any(|length| *length < tokens);
         Ok(Hidden { values, lengths: padded.then(|| lengths.clone()) })
     }

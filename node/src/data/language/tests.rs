@@ -108,6 +108,27 @@ proptest! {
 }
 
 #[test]
+fn a_text_of_several_pieces_is_read_as_one() {
+    let (_, folder) = characters();
+    fs::write(folder.path().join("tokenizer_config.json"), r#"{"add_eos_token": true}"#).unwrap();
+    let tokenizer = Tokenizer::open(folder.path()).unwrap();
+    let template = Template::open(folder.path(), &tokenizer).unwrap();
+    let reader = Reader { tokenizer: &tokenizer, template: &template, vocabulary: 127, context: 1 << 20, pack: true };
+    let text = "abcdefg\n".repeat((5 << 20) / 8);
+    let path = folder.path().join("x.txt");
+    fs::write(&path, &text).unwrap();
+    let (corpus, report) = data::language(&path, &reader).unwrap();
+    let joined: Vec<u32> = corpus.sequences.iter().flat_map(|block| block.tokens.clone()).collect();
+    let wanted: Vec<u32> = [1].into_iter().chain(text.bytes().map(u32::from)).chain([2]).collect();
+    assert!(joined == wanted);
+    // All but the first of each sequence.
+    assert_eq!((corpus.sequences.len(), corpus.counted(), report.rows), (6, wanted.len() - 6, 1));
+
+    fs::write(&path, "\n \n").unwrap();
+    assert!(data::language(&path, &reader).unwrap_err().to_string().contains("the text is empty"));
+}
+
+#[test]
 fn real_stories_have_as_many_tokens_as_the_reference_counts() {
     let Some(data) = real_data() else { return };
     let folder = data.join("models/llama-stories260k");
