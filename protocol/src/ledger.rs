@@ -4,7 +4,10 @@
 //! of arrival cannot matter: two nodes that hold the same messages hold the same sets. A seal ends that: from then on
 //! the step's set is exactly what the sealers have agreed on.
 
-use crate::message::{Message, Step};
+use crate::{
+    enrolment, limits,
+    message::{Kind, Message, Step},
+};
 use heterotune_crypto::{Digest, Hasher, NodeId};
 use std::{
     collections::BTreeMap,
@@ -27,6 +30,17 @@ impl Entry {
             Entry::Conflict(first, second) => vec![first, second],
         }
     }
+
+    /// Who contributes to a step can't enrol in it: an entry is one or the other.
+    fn first(&self) -> &Arc<Message> {
+        match self {
+            Entry::One(first) | Entry::Conflict(first, _) => first,
+        }
+    }
+
+    fn is_enrolment(&self) -> bool {
+        self.first().kind == Kind::Enrolment
+    }
 }
 
 /// What became of a message.
@@ -46,6 +60,8 @@ pub struct StepSet {
     entries: BTreeMap<NodeId, Entry>,
     /// What else authors in conflict have said, where a seal names it: who comes later needs it all.
     further: BTreeMap<Digest, Arc<Message>>,
+    /// How many newcomers have given way to others.
+    shed: usize,
     /// Asked for with every message, and changed by few.
     digest: OnceLock<Digest>,
 }
@@ -78,6 +94,39 @@ impl StepSet {
         }
     }
 
+    /// The enrolments by their authors' ranks, conflicts included.
+    fn enrolments(&self) -> BTreeMap<Digest, &Entry> {
+        let rank = |message: &Message| enrolment::rank(&message.genesis, message.step, &message.author());
+        let enrolments = self.entries.values().filter(|entry| entry.is_enrolment());
+        enrolments.map(|entry| (rank(entry.first()), entry)).collect()
+    }
+
+    /// Whether an enrolment would be held whose author has this rank, and may make another give way.
+    pub fn has_room_for(&self, rank: &Digest) -> bool {
+        let held = self.enrolments();
+        let may_come = held.len() < limits::ENROLMENTS_MAX || self.shed < limits::ENROLMENTS_SHED_MAX;
+        held.contains_key(rank) || (may_come && held.range(..rank).count() < limits::ENROLMENTS_MAX)
+    }
+
+    /// Gives up the enrolments beyond [`limits::ENROLMENTS_MAX`], those of the highest rank. Which these are does not
+    /// depend on the order of arrival: who is among the lowest of all was so among the first.
+    pub fn shed(&mut self) -> Vec<Arc<Message>> {
+        let last = |entry: &Entry| entry.first().author();
+        let last: Vec<_> = self.enrolments().into_values().skip(limits::ENROLMENTS_MAX).map(last).collect();
+        let shed: Vec<_> = last.iter().filter_map(|author| self.entries.remove(author)).collect();
+        if !shed.is_empty() {
+            self.digest.take();
+        }
+        self.shed += shed.len();
+        shed.iter().flat_map(Entry::messages).cloned().collect()
+    }
+
+    /// Who wants to be a member and has not contradicted itself, by rank.
+    pub fn newcomers(&self) -> Vec<NodeId> {
+        let counts = |entry: &&Entry| matches!(entry, Entry::One(_));
+        self.enrolments().into_values().filter(counts).map(|entry| entry.first().author()).collect()
+    }
+
     /// Whether the author has an entry, be it a conflict.
     pub fn has(&self, author: &NodeId) -> bool {
         self.entries.contains_key(author)
@@ -101,15 +150,15 @@ impl StepSet {
         self.entries.values().flat_map(Entry::messages).chain(self.further.values())
     }
 
-    /// How many authors have an entry, conflicts included.
+    /// How many contributors have an entry, conflicts included.
     pub fn delivered(&self) -> usize {
-        self.entries.len()
+        self.entries.values().filter(|entry| !entry.is_enrolment()).count()
     }
 
-    /// The authors in conflict.
+    /// The contributors in conflict.
     pub fn conflicts(&self) -> impl Iterator<Item = NodeId> {
-        let conflicts = |(author, entry): (&NodeId, &Entry)| matches!(entry, Entry::Conflict(..)).then_some(*author);
-        self.entries.iter().filter_map(conflicts)
+        let conflicts = self.entries.values().filter(|entry| matches!(entry, Entry::Conflict(..)));
+        conflicts.filter(|entry| !entry.is_enrolment()).map(|entry| entry.first().author())
     }
 
     /// The ids of all messages, sorted.
@@ -124,9 +173,9 @@ impl StepSet {
         self.messages().find(|message| message.id() == *id)
     }
 
-    /// How many messages count.
+    /// How many contributions count.
     pub fn len(&self) -> usize {
-        self.counting().count()
+        self.counting().filter(|message| message.kind != Kind::Enrolment).count()
     }
 
     /// Whether none counts.
@@ -190,10 +239,12 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::{
+        admission::Membership,
+        enrolment::Enrolment,
         message::{Content, Context, Head},
         testing::{charter, identity},
     };
-    use proptest::prelude::*;
+    use proptest::{prelude::*, test_runner::RngSeed};
 
     fn says(author: usize, what: u64) -> Arc<Message> {
         let context = Context::new(charter(4)).unwrap();
@@ -226,7 +277,51 @@ mod tests {
         assert_eq!((set.len(), set.messages().count()), (1, 3));
     }
 
+    /// Of `author` in an open network, and what two things it says.
+    fn enrols(context: &Context, author: usize, renewed: bool) -> Arc<Message> {
+        let member = identity(author).id();
+        let membership = renewed.then(|| Membership::sign(&identity(0), &context.network, member, 1).unwrap());
+        let content = Content::Enrolment(Enrolment { membership });
+        Arc::new(context.say(&identity(author), Digest::ZERO, Step::Round(1), 1, content).unwrap())
+    }
+
+    #[test]
+    fn enrolments_are_no_contributions() {
+        let context = Context::new(charter(4)).unwrap();
+        let mut set = StepSet::default();
+        [(5, false), (6, false), (6, true)].iter().for_each(|(author, renewed)| {
+            set.insert(enrols(&context, *author, *renewed));
+        });
+        assert_eq!((set.delivered(), set.len(), set.conflicts().count()), (0, 0, 0));
+        assert_eq!((set.newcomers(), set.messages().count()), (vec![identity(5).id()], 3));
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
+
+        /// However many come, and in whatever order, conflicts among them: the same are held.
+        #[test]
+        fn the_same_newcomers_are_held_in_any_order(said in prop::collection::vec((4..28usize, any::<bool>()), 0..80), keys in prop::collection::vec(any::<u64>(), 80)) {
+            let context = Context::new(charter(4)).unwrap();
+            let collect = |said: &[(usize, bool)]| {
+                let mut set = StepSet::default();
+                set.insert(says(0, 1));
+                let mut shed = 0;
+                for (author, renewed) in said {
+                    set.insert(enrols(&context, *author, *renewed));
+                    shed += set.shed().len();
+                }
+                (set.digest(), set.newcomers(), set.ids().len(), set.len(), shed > 0)
+            };
+            let mut keyed: Vec<_> = keys.iter().zip(&said).collect();
+            keyed.sort();
+            let other: Vec<_> = keyed.into_iter().map(|(_, said)| *said).collect();
+            let (one, other) = (collect(&said), collect(&other));
+            prop_assert_eq!((&one.0, &one.1, one.2, one.3), (&other.0, &other.1, other.2, other.3));
+            let authors: std::collections::BTreeSet<_> = said.iter().map(|(author, _)| author).collect();
+            prop_assert_eq!(one.4, authors.len() > limits::ENROLMENTS_MAX);
+        }
+
         #[test]
         fn the_order_of_arrival_does_not_matter(mut said in prop::collection::vec((0..4usize, 0..3u64), 0..12), swaps in prop::collection::vec(any::<(prop::sample::Index, prop::sample::Index)>(), 12)) {
             let collect = |said: &[(usize, u64)]| {

@@ -3,6 +3,7 @@
 //! # Layout
 //! - what is agreed on beforehand: [`charter`], [`admission`] (who may join), [`limits`], [`mixture`] (the shape of what
 //!   is shared)
+//! - who comes later: [`enrolment`]
 //! - what travels: [`wire`] (strict CBOR), [`message`] (signed envelopes, requests), [`codec`] (updates as integers),
 //!   [`verdict`] (why a message is refused)
 //! - what is computed, to the same bits everywhere: [`genesis`] (reference and starting readout), [`fuse`] (CMGA)
@@ -18,6 +19,7 @@
 pub mod admission;
 pub mod charter;
 pub mod codec;
+pub mod enrolment;
 pub mod fuse;
 pub mod genesis;
 pub mod ledger;

@@ -17,8 +17,8 @@ pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
 /// The largest request to a peer: an id list of one step (32 authors x 2 hashes), or a hello with a charter.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// The largest answer of a peer: eight of the largest messages. The rest is asked for again.
-pub const RESPONSE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
+/// The largest answer of a peer: twelve of the largest messages, or the largest state. The rest is asked for again.
+pub const RESPONSE_BYTES_MAX: usize = 12 * MESSAGE_BYTES_MAX;
 
 /// The largest charter, in CBOR or TOML: 16,384 members (67 bytes each in TOML) and 1,000 labels fit.
 pub const CHARTER_BYTES_MAX: usize = 1_280 * 1024;
@@ -30,8 +30,23 @@ pub const HELLO_CHARTER_BYTES_MAX: usize = 32 * 1024;
 /// Founders of a network: each publishes kernels (33 KB) and statistics (23 KB), which newcomers fetch for ever.
 pub const FOUNDERS_MAX: usize = 64;
 
-/// Members of a network. Only the roster and the draw of contributors grow with them: 512 KiB of keys.
+/// Members of a network, the charter's and those who come later. Only the roster, the draw of contributors and the state
+/// grow with them: 512 KiB of keys.
 pub const MEMBERS_MAX: usize = 16_384;
+
+/// Newcomers that one round enrols, and of whose enrolments in a round a node holds any.
+pub const ENROLMENTS_MAX: usize = 16;
+
+/// Newcomers that give way to others in a round. Of n in any order it is about [`ENROLMENTS_MAX`] ln (n /
+/// [`ENROLMENTS_MAX`]): 103 of 10,000. More come only where somebody sends the last ones first on purpose.
+pub const ENROLMENTS_SHED_MAX: usize = 256;
+
+/// What an enrolment says: a membership of 175 bytes.
+pub const ENROLMENT_BYTES_MAX: usize = 256;
+
+/// Enrolments from one peer whose signatures, two of each, are checked in [`FLOOD_MS`]: 12 ms of work, and about what a
+/// node passes on in a round of 10,000 newcomers.
+pub const ENROLMENT_FLOOD_MAX: u32 = 128;
 
 /// Keys that may invite and revoke.
 pub const ADMINS_MAX: usize = 16;
@@ -46,7 +61,7 @@ pub const REVOCATIONS_BYTES_MAX: usize = 17 * MEMBERS_MAX + 64;
 /// [`EXPONENT_RANGE_MAX`]).
 pub const CONTRIBUTORS_MAX: usize = 64;
 
-/// Sealers: a certificate of 31 holds 21 signatures of 80 bytes, a proposal 21 lists of 64 ids (46 KB).
+/// Sealers: a certificate of 31 holds 21 signatures of 80 bytes, a proposal 21 lists of [`IDS_MAX`] ids at most (114 KB).
 pub const SEALERS_MAX: usize = 31;
 
 /// Labels of a classification task.
@@ -101,19 +116,23 @@ pub const EXPONENT_RANGE_MAX: i16 = 60;
 /// Rounds behind the current one whose updates are still taken and refolded.
 pub const HORIZON_MAX: u64 = 16;
 
-/// Ids in a list: a message of every contributor, and a second one as the proof of a conflict. 4.4 KB.
-pub const IDS_MAX: usize = 2 * CONTRIBUTORS_MAX;
+/// Ids in a list: a message of every contributor and newcomer, and a second one as the proof of a conflict. 5.4 KB.
+pub const IDS_MAX: usize = 2 * (CONTRIBUTORS_MAX + ENROLMENTS_MAX);
 
 /// Ids in a seal. Of n sealers' lists, with two ids of an author each, at most 2 n / (f + 1) have the support of f + 1:
-/// fewer than 6 of an author who shows every sealer something else. 13 KB.
-pub const SEALED_IDS_MAX: usize = 6 * CONTRIBUTORS_MAX;
+/// fewer than 6 of an author who shows every sealer something else, and fewer than 6 a newcomer that a list has a place
+/// for. 16 KB.
+pub const SEALED_IDS_MAX: usize = 6 * (CONTRIBUTORS_MAX + ENROLMENTS_MAX);
 
-/// The largest seal: its ids, and 31 ballots of 160 bytes: 18 KB.
+/// The largest seal: its ids, and 31 ballots of 160 bytes: 21 KB.
 pub const SEAL_BYTES_MAX: usize = 24 * 1024;
 
-/// The largest sealed state: every value of the largest mixture as a 9-byte CBOR integer, evidence of and ban on
-/// every member that has ever contributed (46 bytes each), and the digests of the horizon: 1.3 MB.
-pub const STATE_BYTES_MAX: usize = 9 * MIXTURE_VALUES_MAX + 46 * MEMBERS_MAX + 4_096;
+/// The largest sealed state: every value of the largest mixture as a 9-byte CBOR integer; of every member the enrolment,
+/// the evidence and the ban (a key of 34 bytes and a number of 9 each); and the digests of the horizon: 2.7 MB.
+pub const STATE_BYTES_MAX: usize = 9 * MIXTURE_VALUES_MAX + 3 * 43 * MEMBERS_MAX + 4_096;
+
+// It travels in an answer, with its seal.
+const _: () = assert!(STATE_BYTES_MAX + SEAL_BYTES_MAX + 1_024 <= RESPONSE_BYTES_MAX);
 
 /// Ids of one step that a pull may name: its entries, and lists, votes and proposals of every sealer. 34 bytes each,
 /// 34 KB.
@@ -168,7 +187,7 @@ pub const CODE_NORM_MAX: i64 = 4;
 pub const PULLS_MAX: usize = 2;
 
 /// Pulls under way at once of a node that starts again: it says nothing before a quorum has told it what it said, so it
-/// asks many at once. 16 MiB of answers at most.
+/// asks many at once. 24 MiB of answers at most.
 pub const RECALLS_MAX: usize = 8;
 
 /// How long a pull may take before another peer is asked, in ms. A late answer is taken in all the same.

@@ -1,6 +1,7 @@
 //! What a node thinks of a message, and why.
 
 use crate::{
+    admission::AdmissionError,
     charter::NetworkId,
     codec::CodecError,
     genesis::GenesisError,
@@ -31,6 +32,10 @@ impl From<Reason> for Verdict {
             | Reason::OtherGenesis { .. }
             // Who is a step behind passes updates on before it can know who contributes.
             | Reason::NotAContributor { .. }
+            // Nor who has been enrolled, or will be.
+            | Reason::Stranger { .. }
+            | Reason::Enrolled { .. }
+            | Reason::Crowded { .. }
             | Reason::Equivocation { .. }
             | Reason::Flood
             | Reason::Relayed => Verdict::Ignore(reason),
@@ -58,11 +63,32 @@ pub enum Reason {
         /// The network it names.
         network: NetworkId,
     },
-    /// The author is not in the charter.
-    #[error("not a member: {author} is not among the founders")]
+    /// The author is not in the charter, and nobody else may join.
+    #[error("not a member: {author} is not in the charter")]
     NotAMember {
         /// Who claims to have said it.
         author: NodeId,
+    },
+    /// The author is not in the charter, and no round that is known to be sealed has enrolled it.
+    #[error("stranger: {author} has not been enrolled")]
+    Stranger {
+        /// Who claims to have said it.
+        author: NodeId,
+    },
+    /// An enrolment that admission does not allow.
+    #[error("not admitted: {0}")]
+    NotAdmitted(#[from] AdmissionError),
+    /// An enrolment by a member.
+    #[error("enrolled: {author} is a member")]
+    Enrolled {
+        /// Who.
+        author: NodeId,
+    },
+    /// More enrolments than a round has places for; others come first.
+    #[error("crowded: others come first in round {round}")]
+    Crowded {
+        /// Its round.
+        round: u64,
     },
     /// Said under another genesis.
     #[error("other genesis: it was said under {genesis}")]

@@ -17,6 +17,9 @@ pub(super) struct Flags {
     /// How many nodes. Up to 64 of them contribute to a round (--contributors); all of them follow.
     #[arg(long, value_name = "N", default_value_t = 8)]
     nodes: usize,
+    /// How many more join while the network runs, invited by an admin: the charter does not name them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    newcomers: usize,
     /// How many rounds. The run ends when they are sealed at every honest node that is up, or after four deadlines of
     /// 10 virtual seconds for each.
     #[arg(long, value_name = "R", default_value_t = 10)]
@@ -93,6 +96,7 @@ fn lies() -> String {
 pub(super) fn run(flags: Flags) -> Result<()> {
     let options = Options {
         nodes: flags.nodes,
+        newcomers: flags.newcomers,
         rounds: flags.rounds,
         seed: flags.seed,
         loss: flags.loss,

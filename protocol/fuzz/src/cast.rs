@@ -1,7 +1,8 @@
-//! Who plays: four members with known keys, in small charters.
+//! Who plays: four members with known keys, in small charters, and two strangers who may join some of them.
 
 use heterotune_crypto::{Digest, Identity, NodeId};
 use heterotune_protocol::{
+    admission::Admission,
     charter::{Alignment, Anchors, Charter, Closing, Codec, CodecKind, Readout, Task},
     codec::quantise,
     genesis::{Kernels, Statistics},
@@ -15,17 +16,22 @@ use std::sync::{Arc, OnceLock};
 /// Members of every network.
 pub const MEMBERS: usize = 4;
 
-/// The identity of a member.
+/// Those who are no members at first. They lie.
+pub const STRANGERS: usize = 2;
+
+const ALL: usize = MEMBERS + STRANGERS;
+
+/// The identity of a member, or a stranger.
 pub fn identity(member: usize) -> &'static Identity {
-    static ALL: OnceLock<Vec<Identity>> = OnceLock::new();
-    &ALL.get_or_init(|| (0..MEMBERS).map(|index| Identity::from_seed(2026, &format!("fuzz{index}"))).collect())
-        [member % MEMBERS]
+    static IDENTITIES: OnceLock<Vec<Identity>> = OnceLock::new();
+    let identity = |index| Identity::from_seed(2026, &format!("fuzz{index}"));
+    &IDENTITIES.get_or_init(|| (0..ALL).map(identity).collect())[member % ALL]
 }
 
 /// Its key.
 pub fn key(member: usize) -> NodeId {
-    static ALL: OnceLock<Vec<NodeId>> = OnceLock::new();
-    ALL.get_or_init(|| (0..MEMBERS).map(|index| identity(index).id()).collect())[member % MEMBERS]
+    static KEYS: OnceLock<Vec<NodeId>> = OnceLock::new();
+    KEYS.get_or_init(|| (0..ALL).map(|index| identity(index).id()).collect())[member % ALL]
 }
 
 /// Who of the members is honest, and who seals: the first ones.
@@ -101,6 +107,11 @@ impl Cast {
             charter.codec = Codec { kind: CodecKind::F32, exponent_min: -40, exponent_max: 20 };
         }
         charter.rounds.deadline_ms = 10_000;
+        charter.admission = match (is(2), is(4)) {
+            (true, _) => Admission::Invited { admins: vec![key(MEMBERS - 1)] },
+            (false, true) => Admission::Open,
+            (false, false) => Admission::Allowlist,
+        };
         charter
     }
 }

@@ -1,6 +1,6 @@
 //! Bytes from the wire: what is decoded is written as the same bytes, and bears being computed with.
 
-use super::cast::{Cast, MEMBERS, identity, kernels, key, statistics};
+use super::cast::{Cast, MEMBERS, STRANGERS, identity, kernels, key, statistics};
 use heterotune_crypto::{Digest, Signed};
 use heterotune_protocol::{
     charter::Charter,
@@ -15,18 +15,26 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// The kinds of payload.
-const KINDS: [Kind; 7] =
-    [Kind::Kernels, Kind::Statistics, Kind::Update, Kind::Head, Kind::List, Kind::Proposal, Kind::Vote];
+const KINDS: [Kind; 8] = [
+    Kind::Kernels,
+    Kind::Statistics,
+    Kind::Update,
+    Kind::Head,
+    Kind::List,
+    Kind::Proposal,
+    Kind::Vote,
+    Kind::Enrolment,
+];
 
-/// The context that messages are read in.
+/// The context that messages are read in: of a network that anyone may join.
 fn context() -> Arc<Context> {
-    Cast::of(0).context()
+    Cast::of(1 << 6).context()
 }
 
 /// The first byte says what the rest is.
 pub fn decoders(bytes: &[u8]) {
     let Some((what, bytes)) = bytes.split_first() else { return };
-    match what % 13 {
+    match what % 14 {
         0 => drop(message(bytes)),
         1 => {
             if let Ok(charter) = Charter::decode(bytes) {
@@ -69,7 +77,7 @@ fn decoded<T: Serialize + DeserializeOwned>(bytes: &[u8], most: usize) -> Option
 fn message(bytes: &[u8]) -> Option<Message> {
     let context = context();
     let message = context.verify(context.open(bytes).ok()?, bytes).ok()?;
-    let author = identity((0..MEMBERS).find(|member| key(*member) == message.author())?);
+    let author = identity((0..MEMBERS + STRANGERS).find(|member| key(*member) == message.author())?);
     let content = message.signed.value().clone();
     let again = context.say(author, message.genesis, message.step, message.sequence, content).expect("it was said");
     assert_eq!((&again.bytes, again.id()), (&message.bytes, message.id()));
@@ -78,7 +86,8 @@ fn message(bytes: &[u8]) -> Option<Message> {
 
 /// An envelope around any payload, signed by a member as the protocol has it.
 fn signed(kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let (author, network, genesis, sequence) = (identity(0), context().network, Digest::ZERO, 1);
+    let author = identity(if kind == Kind::Enrolment { MEMBERS } else { 0 });
+    let (network, genesis, sequence) = (context().network, Digest::ZERO, 1);
     let step = [Step::Round(1), Step::Kernels, Step::Statistics].into_iter().find(|step| kind.belongs_to(*step));
     let step = step.unwrap_or(Step::Kernels);
     let mut under = limits::PROTOCOL_VERSION.to_le_bytes().to_vec();
@@ -117,7 +126,8 @@ fn compute(message: Message) {
         Content::Update(_) => {
             let state = Checkpoint::first(Digest::ZERO, Mixture::zeros(&context.layout));
             let updates = vec![Arc::new(message)];
-            let set = RoundSet { round: 1, set: Digest::ZERO, updates, conflicts: Vec::new() };
+            let (conflicts, newcomers) = Default::default();
+            let set = RoundSet { round: 1, set: Digest::ZERO, updates, conflicts, newcomers };
             Job::Fold(context, Arc::new(state), vec![set])
         }
         _ => return,

@@ -2,11 +2,13 @@
 
 use super::{
     bytes::Bytes,
-    cast::{Cast, MEMBERS, identity, kernels, statistics},
+    cast::{Cast, MEMBERS, STRANGERS, identity, kernels, key, statistics},
 };
 use heterotune_crypto::{Digest, NodeId};
 use heterotune_protocol::{
+    admission::Membership,
     codec::Group,
+    enrolment::Enrolment,
     ledger::StepSet,
     limits,
     message::{Batch, Content, Context, Head, Message, Pull, Snapshot, Step},
@@ -69,8 +71,11 @@ impl Heard {
 
     /// Liars say something about a step: one of them, or all of them the same.
     pub fn say(&mut self, bytes: &mut Bytes, author: usize, step: Step) -> Vec<Arc<Message>> {
-        let authors = if bytes.once_in(3) { self.cast.honest..MEMBERS } else { author..author + 1 };
+        let mut authors = if bytes.once_in(3) { self.cast.honest..MEMBERS + STRANGERS } else { author..author + 1 };
         let Some(content) = self.content(bytes, author, step) else { return Vec::new() };
+        if matches!(content, Content::Enrolment(_)) {
+            authors = MEMBERS..MEMBERS + STRANGERS;
+        }
         let genesis = if bytes.once_in(16) { Digest::ZERO } else { self.genesis(step) };
         let sign = |author| Some(Arc::new(self.sign(author, genesis, step, content.clone())?));
         let messages: Vec<_> = authors.filter_map(sign).collect();
@@ -101,9 +106,21 @@ impl Heard {
                 let unsealed = Self::near(bytes, step);
                 Content::Head(Head { unsealed, state: self.digest(bytes), sets: self.digest(bytes) })
             }
+            5 => Content::Enrolment(self.enrolment(bytes)?),
             // The same as somebody else.
             _ => bytes.pick(&self.of(step))?.signed.value().clone(),
         })
+    }
+
+    /// A stranger's: without a membership, with an admin's, or with a liar's own.
+    fn enrolment(&self, bytes: &mut Bytes) -> Option<Enrolment> {
+        let admin = match bytes.byte() % 4 {
+            0 => return Some(Enrolment { membership: None }),
+            1 => identity(MEMBERS),
+            _ => identity(MEMBERS - 1),
+        };
+        let (member, expires) = (key(MEMBERS + bytes.below(STRANGERS)), bytes.number());
+        Some(Enrolment { membership: Some(Membership::sign(admin, &self.context.network, member, expires).ok()?) })
     }
 
     fn update(&self, bytes: &mut Bytes) -> Vec<Group> {
@@ -295,7 +312,7 @@ pub fn alter_seal(bytes: &mut Bytes, seal: &mut Seal) {
 pub fn alter_state(bytes: &mut Bytes, state: &mut Checkpoint) {
     let who = match bytes.below(MEMBERS + 2) {
         MEMBERS => NodeId::LOWEST,
-        member if member < MEMBERS => super::cast::key(member),
+        member if member < MEMBERS => key(member),
         _ => NodeId::from_bytes([bytes.byte(); 32]),
     };
     let any = |bytes: &mut Bytes| match bytes.byte() % 4 {
@@ -314,6 +331,7 @@ pub fn alter_state(bytes: &mut Bytes, state: &mut Checkpoint) {
         2 => drop(state.mixture.groups.pop()),
         3 => drop(state.memory.0.insert(who, any(bytes))),
         4 => drop(state.banned.insert(who, bytes.number())),
+        5 if bytes.once_in(2) => drop(state.enrolled.insert(who, bytes.number())),
         5 => state.past.clear(),
         6 => state.past.push(Digest::of("fuzz", &[&[bytes.byte()]])),
         _ => state.genesis = Digest::of("fuzz", &[&[bytes.byte()]]),

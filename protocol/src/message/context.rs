@@ -2,8 +2,11 @@
 
 use super::{Content, Envelope, Kind, Message, Opened, Step, Update};
 use crate::{
+    admission::Admission,
     charter::{Charter, CharterError, NetworkId},
-    codec, limits,
+    codec,
+    enrolment::Enrolment,
+    limits,
     memo::Memo,
     mixture::Layout,
     seal::{Certificate, Vote},
@@ -22,7 +25,7 @@ pub struct Context {
     pub layout: Layout,
     /// Its id.
     pub network: NetworkId,
-    /// The keys that may speak: founders and members.
+    /// The charter's founders and members. Others may be enrolled later.
     pub members: BTreeSet<NodeId>,
     /// What verified before, where a process holds many nodes.
     pub(crate) memo: Option<Memo>,
@@ -97,6 +100,7 @@ impl Context {
                 let groups = groups.iter().map(|group| codec::encode(codec, group)).collect();
                 wire::encode(&Update { groups }, most)
             }
+            Content::Enrolment(enrolment) => wire::encode(enrolment, limits::ENROLMENT_BYTES_MAX),
             Content::Head(head) => wire::encode(head, most),
             Content::List(list) => wire::encode(list, most),
             Content::Proposal(proposal) => wire::encode(proposal, most),
@@ -104,8 +108,8 @@ impl Context {
         }
     }
 
-    /// Reads an envelope and checks what costs little: size, form, version, network, that the author is a member, and
-    /// that the kind fits the step.
+    /// Reads an envelope and checks what costs little: size, form, version, network, that the author may be a member,
+    /// and that the kind fits the step.
     ///
     /// # Errors
     /// The first check that fails.
@@ -117,12 +121,22 @@ impl Context {
         if envelope.network != self.network {
             return Err(Reason::OtherNetwork { network: envelope.network });
         }
-        if !self.members.contains(&envelope.author) {
-            return Err(Reason::NotAMember { author: envelope.author });
+        let Envelope { kind, step, author, .. } = envelope;
+        let named = self.members.contains(&author);
+        if !named && self.charter.admission == Admission::Allowlist {
+            return Err(Reason::NotAMember { author });
         }
-        let (kind, step) = (envelope.kind, envelope.step);
         if !kind.belongs_to(step) {
             return Err(Reason::WrongStep { kind, step });
+        }
+        if kind == Kind::Enrolment {
+            let (bytes, most) = (envelope.payload.len(), limits::ENROLMENT_BYTES_MAX);
+            if named {
+                return Err(Reason::Enrolled { author });
+            }
+            if bytes > most {
+                return Err(wire::WireError::TooLong { bytes, most }.into());
+            }
         }
         let by_sealers = matches!(kind, Kind::List | Kind::Proposal | Kind::Vote);
         if by_sealers && !self.charter.sealers.contains(&envelope.author) {
@@ -139,8 +153,8 @@ impl Context {
         let Envelope { kind, step, author, signature, .. } = envelope;
         let context = self.signing_context(&envelope.genesis, step, &author, envelope.sequence);
         let payload = std::mem::take(&mut envelope.payload);
-        let signed =
-            Signed::verify(author, kind.tag(), &context, payload, signature, |payload| self.decode(kind, payload))?;
+        let decode = |payload: &[u8]| self.decode(kind, &author, payload);
+        let signed = Signed::verify(author, kind.tag(), &context, payload, signature, decode)?;
         Ok(Message::new(&envelope, signed, bytes.to_vec()))
     }
 
@@ -170,7 +184,7 @@ impl Context {
         }
     }
 
-    fn decode(&self, kind: Kind, payload: &[u8]) -> Result<Content, Reason> {
+    fn decode(&self, kind: Kind, author: &NodeId, payload: &[u8]) -> Result<Content, Reason> {
         let most = limits::PAYLOAD_BYTES_MAX;
         Ok(match kind {
             Kind::Kernels => {
@@ -186,6 +200,11 @@ impl Context {
             Kind::Update => {
                 let update: Update = wire::decode(payload, most)?;
                 Content::Update(codec::decode(&self.charter.codec, &self.layout, &update.groups)?)
+            }
+            Kind::Enrolment => {
+                let enrolment: Enrolment = wire::decode(payload, limits::ENROLMENT_BYTES_MAX)?;
+                self.charter.admission.admits(&self.network, author, enrolment.membership.as_ref())?;
+                Content::Enrolment(enrolment)
             }
             Kind::Head => Content::Head(wire::decode(payload, most)?),
             Kind::List => {

@@ -14,6 +14,7 @@ pub use request::{Batch, Hello, Pull, Request, Response, Snapshot};
 use crate::{
     charter::NetworkId,
     codec::{EncodedGroup, Group},
+    enrolment::Enrolment,
     genesis::{Kernels, Statistics},
     limits,
     seal::{List, Proposal, Vote},
@@ -89,6 +90,8 @@ pub enum Kind {
     Statistics,
     /// An [`Update`] of a round.
     Update,
+    /// An [`Enrolment`], in a round.
+    Enrolment,
     /// A [`Head`].
     Head,
     /// A sealer's [`List`].
@@ -106,6 +109,7 @@ impl Kind {
             Kind::Kernels => "kernels",
             Kind::Statistics => "statistics",
             Kind::Update => "update",
+            Kind::Enrolment => "enrolment",
             Kind::Head => "head",
             Kind::List => "list",
             Kind::Proposal => "proposal",
@@ -118,14 +122,14 @@ impl Kind {
         match self {
             Kind::Kernels => step == Step::Kernels,
             Kind::Statistics => step == Step::Statistics,
-            Kind::Update => matches!(step, Step::Round(1..)),
+            Kind::Update | Kind::Enrolment => matches!(step, Step::Round(1..)),
             Kind::Head | Kind::List | Kind::Proposal | Kind::Vote => step != Step::Round(0),
         }
     }
 
     /// Whether it is an entry of the ledger.
     pub fn is_entry(self) -> bool {
-        matches!(self, Kind::Kernels | Kind::Statistics | Kind::Update)
+        matches!(self, Kind::Kernels | Kind::Statistics | Kind::Update | Kind::Enrolment)
     }
 }
 
@@ -184,6 +188,8 @@ pub enum Content {
     Statistics(Statistics),
     /// A round's update.
     Update(Vec<Group>),
+    /// A newcomer's wish to be a member.
+    Enrolment(Enrolment),
     /// Where a node is.
     Head(Head),
     /// What a sealer holds of a step.
@@ -201,6 +207,7 @@ impl Content {
             Content::Kernels(_) => Kind::Kernels,
             Content::Statistics(_) => Kind::Statistics,
             Content::Update(_) => Kind::Update,
+            Content::Enrolment(_) => Kind::Enrolment,
             Content::Head(_) => Kind::Head,
             Content::List(_) => Kind::List,
             Content::Proposal(_) => Kind::Proposal,

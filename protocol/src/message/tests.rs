@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    admission::{Admission, Membership},
     charter::Charter,
     limits,
     seal::{Ballot, Certificate, Seal, Stage, Value},
@@ -32,16 +33,50 @@ fn the_bytes_on_the_wire_are_fixed() {
     let context = context();
     let message = update(&context, 5);
     let digest = |bytes: &[u8]| Digest::of("test", &[bytes]).to_string();
-    assert_eq!(context.network.to_string(), "8747024cb14c01739810914c09383c7396dbad4a5fadfd5fa9fc8cc2f38ec105");
-    assert_eq!(digest(&message.bytes), "f9f243cb41f220b50cfe6dd979f8c29d7c8c468359abe5d20bf74c8681b20a88");
     let head = Head { unsealed: Step::Round(3), sets: Digest::ZERO, state: Digest::ZERO };
     let head = context.say(&identity(1), Digest::ZERO, Step::Round(3), 8, Content::Head(head)).unwrap();
-    assert_eq!(digest(&head.bytes), "b6860a2dcbfecf39d47b3527169962fed82ef0931369fb61f354ef16444fb133");
+    let membership = Membership::sign(&identity(2), &context.network, identity(9).id(), 1 << 40).ok();
+    let enrolment = Content::Enrolment(Enrolment { membership });
+    let enrolment = context.say(&identity(9), Digest::ZERO, Step::Round(3), 8, enrolment).unwrap();
     let pull = Request::Pull(Pull { step: Step::Statistics, have: vec![Digest::ZERO], want: vec![] });
+    let pull = wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap();
+    let said = [&message, &head, &enrolment].map(|message| digest(&message.bytes));
     assert_eq!(
-        digest(&wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap()),
-        "e8dbc8e6ffdb6dae549a16d15162c5481c8f50dbb1968544404735c4b5d24ac8"
+        (context.network.to_string().as_str(), said.each_ref().map(String::as_str), digest(&pull).as_str()),
+        (
+            "3d4e12d89955d3c995e079c55bd9acc88ce4d218638e91dce5fd5c4944aca7f4",
+            [
+                "000b3144ca5a9425734ca62f5ca505319d478c43313081231d1632a7dac67cba",
+                "cd661c7843f08cfd75202a49dc256a4eccf08ccfa96e4e0a78c361988e8b1254",
+                "97dd698caaff2bc92bbcae777819b9a8c029fa91cf71f8882316fdd74eea4978",
+            ],
+            "e8dbc8e6ffdb6dae549a16d15162c5481c8f50dbb1968544404735c4b5d24ac8"
+        )
     );
+}
+
+/// Of an enrolment the membership is checked too: it is its author's, and by an admin of this network.
+#[test]
+fn an_enrolment_is_its_author_s() {
+    let invited = Charter { admission: Admission::Invited { admins: vec![identity(2).id()] }, ..charter(3) };
+    let context = Context::new(invited).unwrap();
+    let read = |author: usize, membership: Option<Membership>| {
+        let content = Content::Enrolment(Enrolment { membership });
+        let said = context.say(&identity(author), Digest::ZERO, Step::Round(1), 1, content.clone()).unwrap();
+        let read = context.verify(context.open(&said.bytes)?, &said.bytes)?;
+        assert_eq!((read.signed.value(), read.id()), (&content, said.id()));
+        Ok(())
+    };
+    let invitation = |node: usize| Membership::sign(&identity(2), &context.network, identity(node).id(), 5).ok();
+    let not_admitted = |result| matches!(result, Err(Reason::NotAdmitted(_)));
+    assert_eq!(read(9, invitation(9)), Ok(()));
+    assert!(not_admitted(read(9, invitation(8))));
+    assert!(not_admitted(read(9, None)));
+    assert_eq!(read(1, invitation(1)), Err(Reason::Enrolled { author: identity(1).id() }));
+    let wrong =
+        context.say(&identity(9), Digest::ZERO, Step::Kernels, 1, Content::Enrolment(Enrolment { membership: None }));
+    let (kind, step) = (Kind::Enrolment, Step::Kernels);
+    assert_eq!(context.open(&wrong.unwrap().bytes), Err(Reason::WrongStep { kind, step }));
 }
 
 #[test]
@@ -173,6 +208,8 @@ fn claimed_lengths_cost_nothing() {
     claim(&Request::Pull(Pull { step, have: ids.clone(), want: ids.clone() }), &[bytes, text, array, map]);
     claim(&Response::Batch(batch), &[bytes, text, array, map]);
     claim(&List { ids }, &[bytes, text, array, map]);
+    let membership = Membership::sign(&identity(2), &context.network, identity(9).id(), 1 << 40).ok();
+    claim(&Enrolment { membership }, &[bytes, text, map]);
     claim(&Proposal { view: 1, value, polka: Some(certificate), lists }, &[bytes, text, array, map]);
     claim(&seal, &[bytes, text, array, map]);
 }

@@ -1,5 +1,6 @@
 //! Contributions, and how a round closes: provisionally, by what this node holds.
 
+use super::enrol::tell_enrolled;
 use super::state::{Computing, Known};
 use super::{Closed, Contribution, Event, Job, Now, Output, Product, RoundSet, State, Work};
 use crate::message::{Content, Step};
@@ -166,6 +167,9 @@ impl State {
         let next = closed.after.round;
         let known = Known { state: closed.after.clone(), digest: closed.digest };
         let same = self.states.get(&next).is_some_and(|provisional| provisional.digest == closed.digest);
+        if let Some(before) = self.sealed() {
+            tell_enrolled(before, &closed.after, out);
+        }
         self.states.retain(|round, _| *round > next || (*round == next && same));
         self.dirty = self.dirty.filter(|dirty| *dirty >= next);
         if !same {
@@ -175,6 +179,7 @@ impl State {
             self.dirty = Some(next).filter(|next| *next < self.step.round());
         }
         out.push(seal);
+        self.greet(now, out);
         if self.is_finished() {
             self.finish(now, out);
         } else if self.step < Step::Round(next) {

@@ -76,6 +76,7 @@ impl State {
         self.unsealed = Step::Round(1);
         self.states.insert(1, Known { digest: first.digest(), state: Arc::new(first) });
         let open = self.resume();
+        self.greet(now, out);
         self.enter(Step::Round(open), now, out);
         if self.is_finished() {
             self.finish(now, out);

@@ -1,10 +1,11 @@
 //! The long computations, as values: pure, and fit for another thread.
 
 use crate::{
+    enrolment,
     fuse::{self, Memory, Report, Sender},
     genesis::{self, Kernels, Reference, Start, Statistics},
     ledger::StepSet,
-    message::{Content, Context, Message},
+    message::{self, Content, Context, Message},
     mixture::{Kind, Mixture, power_of_two},
     seal::set_digest,
 };
@@ -25,6 +26,8 @@ pub struct Checkpoint {
     pub mixture: Mixture,
     /// The screen's evidence.
     pub memory: Memory,
+    /// Members beside the charter's, and the round that has enrolled each.
+    pub enrolled: BTreeMap<NodeId, u64>,
     /// Members that have said two different things, and the round in which that was settled.
     pub banned: BTreeMap<NodeId, u64>,
     /// The digests of the states before it, newest first, as far back as the horizon.
@@ -34,7 +37,8 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// The first state of a network.
     pub fn first(genesis: Digest, mixture: Mixture) -> Self {
-        Self { round: 1, genesis, mixture, memory: Memory::default(), banned: BTreeMap::new(), past: Vec::new() }
+        let (memory, enrolled, banned, past) = Default::default();
+        Self { round: 1, genesis, mixture, memory, enrolled, banned, past }
     }
 
     /// The digest of all of it.
@@ -47,10 +51,12 @@ impl Checkpoint {
             hasher.part(author.as_bytes());
             hasher.part(&evidence.to_le_bytes());
         }
-        hasher.part(b"banned");
-        for (member, round) in &self.banned {
-            hasher.part(member.as_bytes());
-            hasher.part(&round.to_le_bytes());
+        for (what, members) in [(b"enrolled".as_slice(), &self.enrolled), (b"banned", &self.banned)] {
+            hasher.part(what);
+            for (member, round) in members {
+                hasher.part(member.as_bytes());
+                hasher.part(&round.to_le_bytes());
+            }
         }
         hasher.part(b"past");
         self.past.iter().for_each(|digest| hasher.part(digest.as_bytes()));
@@ -67,15 +73,18 @@ pub struct RoundSet {
     pub set: Digest,
     /// The updates that count.
     pub updates: Vec<Arc<Message>>,
-    /// Who has said two different things.
+    /// Which contributors have said two different things.
     pub conflicts: Vec<NodeId>,
+    /// Who wants to be a member, those who come first in front.
+    pub newcomers: Vec<NodeId>,
 }
 
 impl RoundSet {
-    /// What a step's set is for fusion.
+    /// What a step's set is for folding.
     pub fn new(round: u64, set: &StepSet) -> Self {
-        let (updates, conflicts) = (set.counting().cloned().collect(), set.conflicts().collect());
-        Self { round, set: set_digest(&set.ids()), updates, conflicts }
+        let updates = set.counting().filter(|message| message.kind == message::Kind::Update).cloned().collect();
+        let (conflicts, newcomers) = (set.conflicts().collect(), set.newcomers());
+        Self { round, set: set_digest(&set.ids()), updates, conflicts, newcomers }
     }
 }
 
@@ -156,10 +165,11 @@ fn fold(context: &Context, before: &Checkpoint, digest: Digest, round: &RoundSet
     for member in &round.conflicts {
         banned.entry(*member).or_insert(round.round);
     }
+    let enrolled = enrolment::enrol(context, &before.enrolled, round.round, &round.newcomers);
     let horizon = usize::from(context.charter.rounds.horizon);
     let past = [digest].into_iter().chain(before.past.iter().copied()).take(horizon).collect();
     let (round_after, genesis) = (before.round + 1, before.genesis);
-    let after = Checkpoint { round: round_after, genesis, mixture, memory: fused.memory, banned, past };
+    let after = Checkpoint { round: round_after, genesis, mixture, memory: fused.memory, enrolled, banned, past };
     let after_digest = after.digest();
     Closed {
         before: digest,

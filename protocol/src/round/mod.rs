@@ -12,8 +12,12 @@
 //! it the sealers agree on each step for good ([`crate::seal`]), and no node closes a round before the one `horizon`
 //! rounds earlier is sealed. Where a leader closes, nothing is provisional: the next round begins when its one before
 //! is sealed.
+//!
+//! A node that the charter does not name, and whom its admission lets in, follows, enrols in a round (`enrol`), and
+//! contributes once that is sealed for as long as the horizon.
 
 mod close;
+mod enrol;
 mod genesis;
 mod job;
 mod receive;
@@ -64,7 +68,7 @@ pub enum Input {
     Contribution(Contribution),
     /// A [`Job`] is done.
     Computed(Product),
-    /// A member is connected.
+    /// A peer is connected: a member, or one that may become one.
     Connected(NodeId),
     /// It no longer is.
     Disconnected(NodeId),
@@ -231,6 +235,13 @@ pub enum Event {
         genesis_id: Digest,
         /// Founders whose kernels or statistics were left out.
         left_out: Vec<NodeId>,
+    },
+    /// A sealed round has made a newcomer a member.
+    Enrolled {
+        /// Who.
+        member: NodeId,
+        /// The round.
+        round: u64,
     },
     /// A round is open.
     RoundOpened {

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(super) struct Costs(BTreeMap<NodeId, (Now, u32)>);
 
 impl Costs {
-    fn add(&mut self, peer: NodeId, now: Now) {
+    pub(super) fn add(&mut self, peer: NodeId, now: Now) {
         let (since, count) = self.0.entry(peer).or_insert((now, 0));
         if now.saturating_sub(*since) > limits::FLOOD_MS {
             (*since, *count) = (now, 0);
@@ -23,7 +23,7 @@ impl Costs {
         *count = count.saturating_add(1);
     }
 
-    fn reach(&self, most: u32, peer: &NodeId, now: Now) -> bool {
+    pub(super) fn reach(&self, most: u32, peer: &NodeId, now: Now) -> bool {
         let cost = self.0.get(peer);
         cost.is_some_and(|(since, count)| *count >= most && now.saturating_sub(*since) <= limits::FLOOD_MS)
     }
@@ -63,7 +63,11 @@ impl State {
             return Err(Reason::Flood);
         }
         let opened = self.context.open_or_recall(bytes)?;
-        let Header { kind, step, author, genesis, id } = opened.header();
+        let header = opened.header();
+        let Header { kind, step, author, genesis, id } = header;
+        if kind != Kind::Enrolment && !self.is_member(&author) {
+            return Err(Reason::Stranger { author });
+        }
         let known = self.genesis_of(step);
         if known.is_some_and(|known| known != genesis) {
             return Err(Reason::OtherGenesis { genesis });
@@ -97,7 +101,9 @@ impl State {
         }
         let contributors = if kind.is_entry() { self.contributors(step) } else { None };
         let judgeable = known.is_some() && if kind.is_entry() { contributors.is_some() } else { step == self.unsealed };
-        if !judgeable {
+        if kind == Kind::Enrolment {
+            self.check_enrolment(from, &header, now)?;
+        } else if !judgeable {
             let key = (step, kind, author);
             if self.early.contains_key(&key) {
                 return Err(Reason::Duplicate);
@@ -113,8 +119,7 @@ impl State {
             }
             self.early.insert(key, (from, bytes.to_vec()));
             return Ok(Verdict::Accept);
-        }
-        if contributors.is_some_and(|contributors| !contributors.contains(&author)) {
+        } else if contributors.is_some_and(|contributors| !contributors.contains(&author)) {
             return Err(Reason::NotAContributor { author });
         }
         let message = self.context.verify_opened(opened, bytes)?;
@@ -134,11 +139,7 @@ impl State {
     fn take_entry(&mut self, from: NodeId, message: Arc<Message>, out: &mut Vec<Output>) {
         let (kind, step, author, round) = (message.kind, message.step, message.author(), message.step.round());
         let (bytes, payload) = (message.bytes.len(), message.id());
-        let inserted = self.ledger.set(step).insert(message.clone());
-        if inserted == Inserted::Duplicate {
-            // The third of an author's contradictions; the sealers have settled on it.
-            self.sealing.lay_aside(message.clone());
-        }
+        let inserted = self.insert(message.clone());
         out.push(Output::Keep(message));
         out.push(Output::Tell(Event::Received { kind, round, author, from, bytes, payload }));
         self.silent.remove(&author);
@@ -168,11 +169,18 @@ impl State {
     }
 
     fn take_saved_entry(&mut self, step: Step, message: Arc<Message>) {
+        let set = self.ledger.set(step);
         if step < self.unsealed {
-            self.ledger.set(step).insert_sealed(message);
-        } else if self.ledger.set(step).insert(message.clone()) == Inserted::Duplicate && step == self.unsealed {
-            // The third of an author's contradictions: it was wanted, and may be listed.
-            self.sealing.keep_aside(message);
+            return set.insert_sealed(message);
+        }
+        let inserted = set.insert(message.clone());
+        let mut aside = set.shed();
+        if inserted == Inserted::Duplicate {
+            aside.push(message);
+        }
+        if step == self.unsealed {
+            // It was wanted, and may be listed.
+            aside.into_iter().for_each(|message| self.sealing.keep_aside(message));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Checkpoint, Event, Input, Now, Output, Work, receive::Costs, sealing::Sealing, sync::Sync};
 use crate::{
+    admission::Membership,
     charter::Closing,
     ledger::{Entry, Ledger},
     message::{Content, Context, Kind, Message, Step},
@@ -83,12 +84,17 @@ pub struct State {
     /// The round that it was told of to wait for a seal.
     pub(super) told_waiting: u64,
     pub(super) sequence: u64,
+    /// What lets this node in, where the charter does not name it, and the round in which it last said that it wants to
+    /// be a member.
+    pub(super) membership: Option<Membership>,
+    pub(super) enrolling: u64,
     pub(super) saved: Saved,
     pub(super) sync: Sync,
     pub(super) sealing: Sealing,
-    /// What failed verification, by who sent it on, and whose heads were verified.
+    /// What failed verification, by who sent it on; whose heads were verified, and strangers' enrolments.
     pub(super) floods: Costs,
     pub(super) head_floods: Costs,
+    pub(super) enrolment_floods: Costs,
 }
 
 impl State {
@@ -117,11 +123,14 @@ impl State {
             silent: BTreeMap::new(),
             told_waiting: 0,
             sequence: 0,
+            membership: None,
+            enrolling: 0,
             saved,
             sync,
             sealing: Sealing::default(),
             floods: Costs::default(),
             head_floods: Costs::default(),
+            enrolment_floods: Costs::default(),
         }
     }
 
@@ -175,7 +184,7 @@ impl State {
         let done = |member: &NodeId| {
             self.sync.head(member).is_some_and(|(_, head)| head.unsealed >= unsealed && head.state == digest)
         };
-        let others = self.context.members.iter().filter(|member| **member != self.me);
+        let others = self.members().filter(|member| **member != self.me);
         others.filter(|member| !done(member)).copied().collect()
     }
 
@@ -318,6 +327,7 @@ impl State {
         self.early.retain(|(step, _, _), _| *step >= earliest);
         self.floods.trim();
         self.head_floods.trim();
+        self.enrolment_floods.trim();
     }
 
     /// The first round whose messages are kept for peers; who is further behind takes a snapshot.

@@ -1,7 +1,7 @@
 //! Anti-entropy: heads tell neighbours where everybody is, pulls fetch what gossip did not bring. Delivery never
 //! depends on gossip alone.
 
-use super::{Checkpoint, Event, Now, Output, State, state::Known};
+use super::{Checkpoint, Event, Now, Output, State, enrol::tell_enrolled, state::Known};
 use crate::{
     limits,
     message::{Batch, Content, Head, Message, Pull, Snapshot, Step},
@@ -20,6 +20,8 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Sync {
     connected: BTreeSet<NodeId>,
+    /// Peers that are no members yet. They are answered, but not asked.
+    strangers: BTreeSet<NodeId>,
     /// The newest head of each neighbour.
     heads: BTreeMap<NodeId, Heard>,
     /// Pulls under way: whom, and since when.
@@ -103,8 +105,13 @@ impl Sync {
         self.connected.iter().copied()
     }
 
+    pub(super) fn strangers(&self) -> impl Iterator<Item = NodeId> {
+        self.strangers.iter().copied()
+    }
+
     pub(super) fn disconnected(&mut self, peer: &NodeId) {
         self.connected.remove(peer);
+        self.strangers.remove(peer);
         self.pulls.remove(peer);
         self.comparisons.remove(peer);
         self.turns.remove(peer);
@@ -149,7 +156,17 @@ impl State {
     }
 
     pub(super) fn connected(&mut self, peer: NodeId, now: Now, out: &mut Vec<Output>) {
-        if !self.context.members.contains(&peer) || peer == self.me || !self.sync.connected.insert(peer) {
+        if peer == self.me {
+            return;
+        }
+        if !self.is_member(&peer) {
+            if self.sync.strangers.len() < limits::HEADS_MAX {
+                self.sync.strangers.insert(peer);
+            }
+            return;
+        }
+        self.sync.strangers.remove(&peer);
+        if !self.sync.connected.insert(peer) {
             return;
         }
         // What was gossiped before we met comes by a pull.
@@ -183,9 +200,12 @@ impl State {
         Ok(())
     }
 
-    /// Tells the neighbours where this node is.
+    /// Tells the neighbours where this node is. Who is no member yet has no head: it says that it wants to be one.
     pub(super) fn say_head(&mut self, now: Now, out: &mut Vec<Output>) {
         self.sync.head_at = now;
+        if !self.is_member(&self.me) {
+            return self.say_enrolment(now, out);
+        }
         let head = Head { unsealed: self.unsealed, sets: self.closed_sets(), state: self.sealed_digest() };
         if let Some(message) = self.say(self.step, Content::Head(head), now, out) {
             out.push(Output::Publish(message));
@@ -458,6 +478,7 @@ impl State {
             return Err(Reason::Seal { what: "a snapshot of another state" });
         }
         let (state, seal) = (Arc::new(state), Arc::new(seal.clone()));
+        let before = self.sealed().cloned();
         self.states = [(state.round, Known { state: state.clone(), digest })].into();
         self.unsealed = seal.step.next();
         self.seals.insert(seal.step, seal.clone());
@@ -467,8 +488,10 @@ impl State {
         out.push(Output::Tell(Event::Snapshot { round, from }));
         let (view, updates, conflicts) = (seal.certificate.view, seal.ids.len(), Vec::new());
         out.push(Output::Tell(Event::Sealed { round, view, updates, conflicts, state: digest }));
+        before.iter().for_each(|before| tell_enrolled(before, &state, out));
         out.push(Output::Checkpoint(state));
         out.push(Output::Seal { seal, forget_before: self.first_kept() });
+        self.greet(now, out);
         if self.is_finished() {
             self.finish(now, out);
         } else {

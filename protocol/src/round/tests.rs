@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    admission::{Admission, Membership},
     charter::Charter,
     codec::quantise,
     limits::{MESSAGE_BYTES_MAX, ROUND_MAX},
@@ -10,11 +11,13 @@ use crate::{
     testing::{charter, identity},
     verdict::{Reason, Verdict},
 };
+use heterotune_crypto::Identity;
 use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::{BTreeMap, VecDeque};
 
 mod defences;
 mod explore;
+mod newcomers;
 mod sealers;
 
 /// A small generator of repeatable numbers (Steele, Lea and Flood 2014: SplitMix64).
@@ -119,6 +122,7 @@ impl Disk {
 
 struct World {
     charter: Charter,
+    ids: Vec<NodeId>,
     states: Vec<State>,
     under_way: VecDeque<(usize, Parcel)>,
     events: Vec<Vec<Event>>,
@@ -169,9 +173,16 @@ impl World {
     }
 
     fn within(context: Arc<Context>, seed: u64, loss: usize) -> Self {
+        Self::with_newcomers(context, 0, seed, loss)
+    }
+
+    /// A network of its founders, and newcomers who are switched off at first.
+    fn with_newcomers(context: Arc<Context>, newcomers: usize, seed: u64, loss: usize) -> Self {
         let charter = context.charter.clone();
-        let count = charter.founders.len();
+        let founders = charter.founders.len();
+        let count = founders + newcomers;
         let mut world = Self {
+            ids: (0..count).map(|node| identity(node).id()).collect(),
             states: Vec::new(),
             under_way: VecDeque::new(),
             events: vec![Vec::new(); count],
@@ -193,10 +204,23 @@ impl World {
             charter,
         };
         for node in 0..count {
-            world.states.push(State::new(world.context.clone(), identity(node), Saved::default()));
+            world.states.push(world.born(node, Saved::default()));
+            world.off[node] = node >= founders;
         }
-        (0..count).for_each(|node| world.switch_on(node));
+        (0..founders).for_each(|node| world.switch_on(node));
         world
+    }
+
+    /// A node as it starts, invited where the charter does not name it.
+    fn born(&self, node: usize, saved: Saved) -> State {
+        let state = State::new(self.context.clone(), identity(node), saved);
+        if matches!(self.charter.admission, Admission::Invited { .. })
+            && !self.context.members.contains(&self.ids[node])
+        {
+            // In each of its lives it has a new one.
+            return state.with_membership(invitation(&self.context, node, self.lives[node] as u64));
+        }
+        state
     }
 
     fn switch_on(&mut self, node: usize) {
@@ -216,7 +240,7 @@ impl World {
         let saved = self.disks[node].saved();
         self.under_way.retain(|(to, _)| *to != node);
         (0..self.states.len()).for_each(|other| self.tell(other, Input::Disconnected(identity(node).id())));
-        self.states[node] = State::new(self.context.clone(), identity(node), saved);
+        self.states[node] = self.born(node, saved);
         self.switch_on(node);
     }
 
@@ -239,6 +263,8 @@ impl World {
             let is_last = is_durable && node == 1 && self.crash == Some(2 * self.kept + 1);
             match output {
                 Output::Publish(message) => {
+                    let is_stranger = !self.states[node].is_member(&me);
+                    assert!(!is_stranger || message.kind == Kind::Enrolment, "a stranger says a {}", message.kind);
                     let lies = self.liar.is_some_and(|(liar, _)| liar == node);
                     if message.kind != Kind::Head && !lies {
                         let (place, id) = (place(&message), message.id());
@@ -291,7 +317,7 @@ impl World {
     }
 
     fn index(&self, node: &NodeId) -> usize {
-        self.charter.founders.iter().position(|founder| founder == node).unwrap()
+        self.ids.iter().position(|id| id == node).unwrap()
     }
 
     /// Delivers one parcel out of order, or lets time pass if none is under way.
@@ -353,6 +379,15 @@ impl World {
         let on = self.states.iter().zip(&self.off).find(|(_, off)| !**off).unwrap().0;
         on.checkpoint().unwrap().digest()
     }
+}
+
+/// Who may invite.
+fn admin() -> Identity {
+    Identity::from_seed(7, "admin")
+}
+
+fn invitation(context: &Context, node: usize, expires: u64) -> Membership {
+    Membership::sign(&admin(), &context.network, identity(node).id(), expires).unwrap()
 }
 
 fn strict(nodes: usize) -> Charter {

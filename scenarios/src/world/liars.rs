@@ -6,7 +6,9 @@ mod seals;
 use super::{tally::Traffic, trainer::generator};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
+    admission::Membership,
     codec::{Group, quantise},
+    enrolment::Enrolment,
     limits,
     message::{Batch, Content, Context, Envelope, Head, Header, Kind as Said, Message, Step},
     round::{Contribution, Event, Now},
@@ -40,6 +42,7 @@ pub enum Kind {
     FalseList,
     MuteSealer,
     Backup,
+    Strangers,
 }
 
 impl Kind {
@@ -55,7 +58,7 @@ impl Kind {
 }
 
 /// All kinds: their names, and what they do.
-pub const KINDS: [(&str, Kind, &str); 19] = [
+pub const KINDS: [(&str, Kind, &str); 20] = [
     ("equivocate", Kind::Equivocate, "signs two updates a round and shows each to half of its peers"),
     ("sign-flip", Kind::SignFlip, "sends its update times -10"),
     ("scale", Kind::Scale, "sends its update times 100"),
@@ -75,6 +78,7 @@ pub const KINDS: [(&str, Kind, &str); 19] = [
     ("false-list", Kind::FalseList, "a sealer: lists half of what it holds, and what nobody holds"),
     ("mute-sealer", Kind::MuteSealer, "a sealer: contributes, but has no part in seals"),
     ("backup", Kind::Backup, "is honest, but now and then starts again from an old copy of its disk"),
+    ("strangers", Kind::Strangers, "floods its peers with enrolments of strangers that it makes up"),
 ];
 
 /// Messages that a liar remembers to say again.
@@ -82,6 +86,9 @@ const HEARD_MAX: usize = 32;
 
 /// Forged messages a tick.
 const FLOOD: usize = 4;
+
+/// Strangers a tick.
+const STRANGERS: usize = 16;
 
 /// How far a liar's clock is off at most, in hours.
 pub(super) const CLOCK_HOURS: f64 = 12.0;
@@ -99,7 +106,7 @@ impl Whisper {
         let traffic = match message.kind {
             Said::Head => Traffic::Heads,
             Said::List | Said::Proposal | Said::Vote => Traffic::Seals,
-            Said::Kernels | Said::Statistics | Said::Update => Traffic::Contributions,
+            Said::Kernels | Said::Statistics | Said::Update | Said::Enrolment => Traffic::Contributions,
         };
         Self { bytes: message.bytes.clone(), traffic, to }
     }
@@ -137,6 +144,9 @@ pub(super) struct Liar {
     opened_at: Now,
     /// Updates that it has not sent yet.
     held: Vec<Arc<Message>>,
+    /// Where its round is, and how many strangers it has made up.
+    open: Option<(Digest, Step)>,
+    strangers: u64,
     /// What it last saw to be sealed.
     seen: Option<Value>,
     heard: Vec<Vec<u8>>,
@@ -145,7 +155,8 @@ pub(super) struct Liar {
 impl Liar {
     pub(super) fn new(kind: Kind, identity: Identity, context: Arc<Context>, seed: u64, node: u32) -> Self {
         let draws = generator(seed, &[node.into(), 4]);
-        Self { kind, identity, context, draws, opened_at: 0, held: Vec::new(), seen: None, heard: Vec::new() }
+        let (held, open, seen, heard) = (Vec::new(), None, None, Vec::new());
+        Self { kind, identity, context, draws, opened_at: 0, held, open, strangers: 0, seen, heard }
     }
 
     /// How it lies.
@@ -226,6 +237,7 @@ impl Liar {
             }
             Kind::Garbage => (0..FLOOD).filter_map(|_| self.forge()).collect(),
             Kind::Replay => self.replay().into_iter().collect(),
+            Kind::Strangers => (0..STRANGERS).filter_map(|_| self.make_up()).collect(),
             _ => Vec::new(),
         }
     }
@@ -238,6 +250,9 @@ impl Liar {
 
     /// What it says instead of `message`.
     pub(super) fn say(&mut self, message: Arc<Message>) -> Vec<Whisper> {
+        if message.kind == Said::Head {
+            self.open = Some((message.genesis, message.step));
+        }
         if let Some(lie) = self.say_of_seals(&message) {
             return lie;
         }
@@ -297,6 +312,18 @@ impl Liar {
         let Header { kind, author, id, .. } = opened.header();
         author == self.identity.id()
             && if holds_back { self.held.iter().any(|held| held.id() == id) } else { !kind.is_entry() }
+    }
+
+    /// A stranger's enrolment in the open round: with no invitation, or one that the liar has written.
+    fn make_up(&mut self) -> Option<Whisper> {
+        let (genesis, step) = self.open?;
+        self.strangers += 1;
+        let name = format!("stranger {} of {}", self.strangers, self.identity.id());
+        let stranger = Identity::from_seed(0, &name);
+        let invitation = Membership::sign(&self.identity, &self.context.network, stranger.id(), u64::MAX).ok();
+        let membership = invitation.filter(|_| self.strangers.is_multiple_of(2));
+        let content = Content::Enrolment(Enrolment { membership });
+        Some(Whisper::raw(self.context.say(&stranger, genesis, step, 1, content).ok()?.bytes))
     }
 
     fn remembered(&mut self) -> Option<Vec<u8>> {

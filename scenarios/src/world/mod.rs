@@ -2,8 +2,8 @@
 //!
 //! Every node is a [`State`](heterotune_protocol::round::State) with a modelled network, disk, trainer and clock around
 //! it; what travels are the protocol's own bytes. Links lose and delay, parts split off and come back, nodes crash,
-//! leave and return, clocks are off, members lie: [`Options`] say how much of each, [`simulate`] runs it, a [`Report`]
-//! says what came of it.
+//! leave and return, newcomers join, clocks are off, members lie: [`Options`] say how much of each, [`simulate`] runs it,
+//! a [`Report`] says what came of it.
 //!
 //! # Layout
 //! - what to run: `options`, of many `seeds`; who lies, and how: `liars`
@@ -101,8 +101,8 @@ pub fn simulate(options: &Options) -> Result<Report, WorldError> {
     let mut draws = generator(options.seed, &[]);
     let partition = options.partition.as_ref();
     let world = World {
-        mesh: Mesh::new(options.nodes, options.sealers, partition, START, options.deadline_ms, &mut draws),
-        rumours: Rumours::new(options.nodes),
+        mesh: Mesh::new(options.population(), options.sealers, partition, START, options.deadline_ms, &mut draws),
+        rumours: Rumours::new(options.population()),
         folds: Folds::default(),
         tick_ms: (options.deadline_ms / TICKS).max(1),
         timeout_ms: (options.deadline_ms / 5).max(4 * options.delay.high_ms),
@@ -119,7 +119,7 @@ pub fn simulate(options: &Options) -> Result<Report, WorldError> {
     let shards = shards.into_iter().enumerate();
     let mut shards: Vec<Shard> = shards.map(|(number, nodes)| Shard::new(number, nodes, START, &world)).collect();
     world.run(&mut shards);
-    let nodes = (0..options.nodes).filter_map(|at| shards[at % SHARDS].nodes.get(at / SHARDS));
+    let nodes = (0..options.population()).filter_map(|at| shards[at % SHARDS].nodes.get(at / SHARDS));
     Ok(Report::of(nodes, begun.elapsed().as_secs_f64()))
 }
 

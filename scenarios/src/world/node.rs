@@ -11,6 +11,7 @@ use super::{
 };
 use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::{
+    admission::Membership,
     limits,
     message::{Batch, Pull, Request, Response},
     round::{Input, Now, Output, Product, State, Ticket, Work},
@@ -34,6 +35,9 @@ const LEFT: (f64, f64) = (2.0, 6.0);
 /// The chances, per deadline, that a node with a backup makes one, and that it falls and starts again from it.
 const BACKED_UP: f64 = 0.4;
 const RESTORED: f64 = 0.2;
+
+/// When the last newcomer comes, in deadlines a round: undisturbed, a round takes more than twice as long.
+const COME: f64 = 0.06;
 
 /// A member of the world.
 pub(super) struct Node {
@@ -123,9 +127,18 @@ impl Node {
         self.state.as_ref()
     }
 
+    fn is_newcomer(&self, here: &Here<'_>) -> bool {
+        self.index as usize >= here.world.options.nodes
+    }
+
     /// Plans what happens to it whatever it does.
     pub(super) fn be_born(&mut self, here: &mut Here<'_>) {
-        let after = self.draws.random_range(0..here.world.tick_ms);
+        let mut after = self.draws.random_range(0..here.world.tick_ms);
+        if self.is_newcomer(here) {
+            let options = &here.world.options;
+            let last = COME * options.rounds as f64 * options.deadline_ms as f64;
+            after += (self.draws.random_range(0.0..1.0) * last) as u64;
+        }
         here.plan(after, self.index, Happening::Wake);
         for at in here.world.mesh.changes() {
             here.errands.push(Errand { at, to: self.index, what: Happening::Relink });
@@ -186,8 +199,14 @@ impl Node {
     }
 
     fn wake(&mut self, here: &mut Here<'_>) {
-        let context = here.world.context.clone();
-        self.state = Some(State::new(context, self.identity.clone(), self.disk.saved()));
+        let (context, options) = (here.world.context.clone(), &here.world.options);
+        let network = context.network;
+        let mut state = State::new(context, self.identity.clone(), self.disk.saved());
+        if self.is_newcomer(here) && !options.open {
+            let invitation = Membership::sign(&options.admin(), &network, self.id(), u64::MAX);
+            state = invitation.into_iter().fold(state, State::with_membership);
+        }
+        self.state = Some(state);
         self.tell(Input::Start, here);
         let after = self.draws.random_range(1..=here.world.tick_ms);
         here.plan(after, self.index, Happening::Tick { life: self.life });

@@ -3,6 +3,7 @@
 use super::liars::{self, Kind};
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
+    admission::Admission,
     charter::{Alignment, Anchors, Charter, CharterError, Closing, Readout, Task},
     limits,
 };
@@ -36,6 +37,10 @@ fn refuse(option: &'static str, value: impl ToString, must: impl Into<String>) -
 pub struct Options {
     /// Nodes.
     pub nodes: usize,
+    /// Nodes beside them, which the charter does not name: they come while the network runs, and enrol.
+    pub newcomers: usize,
+    /// Whether anyone may join; else only whom the admin has invited.
+    pub open: bool,
     /// Rounds to run.
     pub rounds: u64,
     /// The same seed, the same world.
@@ -76,6 +81,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             nodes: 8,
+            newcomers: 0,
+            open: false,
             rounds: 10,
             seed: 0,
             loss: 0.0,
@@ -107,6 +114,9 @@ impl Options {
         if !(1..=most).contains(&self.nodes) {
             return Err(refuse("the number of nodes", self.nodes, format!("from 1 to {most}")));
         }
+        if self.newcomers > most - self.nodes {
+            return Err(refuse("the number of newcomers", self.newcomers, format!("at most {}", most - self.nodes)));
+        }
         if !(1..=100_000).contains(&self.rounds) {
             return Err(refuse("the number of rounds", self.rounds, "from 1 to 100000"));
         }
@@ -130,14 +140,24 @@ impl Options {
         Ok(())
     }
 
+    /// All nodes; the newcomers are the last.
+    pub(super) fn population(&self) -> usize {
+        self.nodes + self.newcomers
+    }
+
+    /// Who invites newcomers.
+    pub(super) fn admin(&self) -> Identity {
+        Identity::from_seed(self.seed, "world admin")
+    }
+
     /// The identity of each node.
     pub(super) fn identities(&self) -> Vec<Identity> {
-        (0..self.nodes).map(|node| Identity::from_seed(self.seed, &format!("world {node}"))).collect()
+        (0..self.population()).map(|node| Identity::from_seed(self.seed, &format!("world {node}"))).collect()
     }
 
     /// What the nodes agree on: one small slot, `[1, 1, 4, 4]`, and a readout of two labels.
     pub(super) fn charter(&self, identities: &[Identity]) -> Result<Charter, WorldError> {
-        let keys: Vec<_> = identities.iter().map(Identity::id).collect();
+        let keys: Vec<_> = identities.iter().take(self.nodes).map(Identity::id).collect();
         let (founders, members) = keys.split_at(self.founders.max(self.sealers).min(keys.len()));
         let anchors = Anchors { digest: Digest::ZERO, count: 12 };
         let mut charter = Charter::new(
@@ -147,6 +167,11 @@ impl Options {
             anchors,
         );
         charter.members = members.to_vec();
+        charter.admission = match (self.open, self.newcomers) {
+            (true, _) => Admission::Open,
+            (false, 0) => Admission::Allowlist,
+            (false, _) => Admission::Invited { admins: vec![self.admin().id()] },
+        };
         charter.sealers = founders.iter().take(self.sealers).copied().collect();
         let adapter = &mut charter.adapter;
         (adapter.slots, adapter.branches, adapter.rank, adapter.readout_rank) = (1, 1, 4, 2);
@@ -291,7 +316,8 @@ mod tests {
             assert!(said.contains("as in equivocate:0.1") && said.contains("withhold"), "{said}");
         }
         assert!(Options::closing("nobody").is_err());
-        let wrong: [fn(&mut Options); 8] = [
+        let wrong: [fn(&mut Options); 9] = [
+            |options| options.newcomers = 1_000_000,
             |options| options.delay.low_ms = 0,
             |options| options.nodes = 0,
             |options| options.nodes = 1_000_000,

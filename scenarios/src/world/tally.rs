@@ -114,8 +114,13 @@ pub(super) fn closed(node: &Node) -> u64 {
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Nodes.
+    /// Nodes, newcomers included.
     pub nodes: usize,
+    /// Members that came later, by the newest sealed state of an honest node that is up, and how many of them have
+    /// contributed to it.
+    pub enrolled: usize,
+    /// See `enrolled`.
+    pub contributing: usize,
     /// Rounds that every honest node that is up at the end has closed.
     pub rounds_done: u64,
     /// Rounds that each of them has seen sealed.
@@ -169,6 +174,13 @@ impl Report {
             *refused.entry(reason.clone()).or_default() += count;
         }
         let count = records().count();
+        let newest = up().filter_map(|node| node.state()?.sealed()).max_by_key(|state| state.round);
+        let (mut enrolled, mut contributing) = (0, 0);
+        if let Some(state) = newest {
+            // The screen remembers whoever has contributed.
+            enrolled = state.enrolled.len();
+            contributing = state.enrolled.keys().filter(|member| state.memory.0.contains_key(member)).count();
+        }
         let mut traffic = BTreeMap::<Traffic, u64>::new();
         for (what, bytes) in records().flat_map(|record| &record.bytes) {
             *traffic.entry(*what).or_default() += bytes;
@@ -183,6 +195,8 @@ impl Report {
         };
         Self {
             nodes: count,
+            enrolled,
+            contributing,
             rounds_done: up().map(closed).min().unwrap_or(0),
             rounds_sealed: up().map(|node| node.record.sealed()).min().unwrap_or(0),
             diverged: honest().filter(differs).count(),
@@ -223,6 +237,8 @@ impl fmt::Display for Report {
             ("nodes", thousands(self.nodes as u64)),
             ("rounds done", thousands(self.rounds_done)),
             ("rounds sealed", thousands(self.rounds_sealed)),
+            ("newcomers enrolled", thousands(self.enrolled as u64)),
+            ("  that have contributed", thousands(self.contributing as u64)),
             ("nodes diverged", thousands(self.diverged as u64)),
             ("nodes perjured", thousands(self.perjured as u64)),
             ("updates accepted", thousands(self.accepted)),

@@ -1,7 +1,7 @@
 //! Whole worlds. What fails says its options, the seed among them: the same options fail again.
 
 use super::*;
-use heterotune_protocol::charter::Closing;
+use heterotune_protocol::{charter::Closing, limits};
 use std::{
     ops::Range,
     sync::{
@@ -176,7 +176,7 @@ fn liars_lie() {
         let report = told(&format!("{lie}:0.13"));
         assert_eq!((report.accepted, report.conflicts), (honest.accepted, 0), "{lie}: {report:?}");
     }
-    for lie in ["dribble:0.13", "half:0.13", "flip-heads:0.13", "backup:0.13"] {
+    for lie in ["dribble:0.13", "half:0.13", "flip-heads:0.13", "backup:0.13", "strangers:0.13"] {
         assert_eq!(told(lie).conflicts, 0, "{lie}");
     }
     // Its updates come when their round is sealed; who is honest is never so late.
@@ -185,7 +185,7 @@ fn liars_lie() {
     // Peers who seem to hold something else are asked for it.
     let asked = |report: &Report| report.bytes_by_traffic[&Traffic::Pulls];
     assert!(asked(&told("flip-heads:0.13")) > asked(&honest));
-    assert_eq!(KINDS.len(), 19);
+    assert_eq!(KINDS.len(), 20);
 }
 
 #[test]
@@ -205,6 +205,51 @@ fn a_seed_draws_as_many_liars_as_were_asked_for_and_few_sealers() {
     }
 }
 
+/// Newcomers become members and contribute, more at once than a round enrols, and where there are fewer seats than
+/// members.
+#[test]
+fn newcomers_become_members() {
+    for closing in [Closing::Everyone, Closing::Leader] {
+        let few = Options { newcomers: 6, closing, ..world(8, 16, 1) };
+        let with_genesis = Options { genesis: true, ..few.clone() };
+        let open = Options { open: true, ..few.clone() };
+        let many = Options { newcomers: 24, contributors: 12, rounds: 32, ..few.clone() };
+        for options in [few, with_genesis, open, many] {
+            let report = run(&options);
+            let newcomers = options.newcomers;
+            assert_eq!((report.enrolled, report.contributing), (newcomers, newcomers), "{options:?}: {report:?}");
+            assert_eq!((report.rounds_sealed, report.conflicts), (options.rounds, 0), "{options:?}: {report:?}");
+        }
+    }
+}
+
+/// And so while messages are lost, the network falls apart, and whoever it is crashes and leaves.
+#[test]
+fn newcomers_weather_a_storm() {
+    for seed in 0..8 {
+        let closing = if seed % 2 == 0 { Closing::Everyone } else { Closing::Leader };
+        let options = Options { newcomers: 6, closing, rounds: 24, liars: Vec::new(), ..stormy(seed) };
+        let options = Options { nodes: 12, founders: 12, ..options };
+        let report = run(&options);
+        assert_eq!((report.enrolled, report.contributing, report.conflicts), (6, 6, 0), "{options:?}: {report:?}");
+    }
+}
+
+/// Strangers whom nobody has invited cost a few checks; where anyone may join, they take no seat of the charter's
+/// members, and rounds go on.
+#[test]
+fn floods_of_strangers_stop_nobody() {
+    let options =
+        |open| Options { newcomers: 2, open, liars: vec!["strangers:0.1".parse().unwrap()], ..world(10, 16, 2) };
+    let invited = run(&options(false));
+    assert_eq!((invited.rounds_sealed, invited.enrolled, invited.contributing), (16, 2, 2), "{invited:?}");
+    assert!(invited.refused["not admitted"] > 100 && invited.refused["flood"] > 0, "{invited:?}");
+    let open = run(&options(true));
+    assert_eq!(open.rounds_sealed, 16, "{open:?}");
+    assert!(open.enrolled > 64 && open.enrolled <= 16 * limits::ENROLMENTS_MAX, "{open:?}");
+    assert!(open.refused["crowded"] > 0, "{open:?}");
+}
+
 /// Everything at once, with other liars in every seed.
 fn tempest(seed: u64) -> Options {
     let (of_sealers, others): (Vec<Kind>, Vec<Kind>) =
@@ -217,6 +262,7 @@ fn tempest(seed: u64) -> Options {
         churn: 0.03,
         skew_s: 3.0,
         partition: "2..4:0.5|0.5".parse().ok(),
+        newcomers: (seed % 3) as usize,
         liars: kinds.into_iter().map(|kind| Lie { kind, share: 1.0 / 12.0 }).collect(),
         closing: if seed.is_multiple_of(2) { Closing::Everyone } else { Closing::Leader },
         ..world(12, 5, seed)

@@ -104,8 +104,14 @@ impl Sealing {
         self.aside.values()
     }
 
-    pub(in crate::round) fn lay_aside(&mut self, message: Arc<Message>) {
-        if self.wanted.contains(&message.id()) {
+    /// Keeps an entry that the ledger has no place for, if it is in one of the sets in question, or in what `me` has
+    /// listed and a proposer may have settled on.
+    pub(in crate::round) fn lay_aside(&mut self, message: Arc<Message>, me: &NodeId) {
+        let listed = self.lists.get(me).is_some_and(|said| match said.signed.value() {
+            Content::List(list) => list.ids.binary_search(&message.id()).is_ok(),
+            _ => false,
+        });
+        if listed || self.wanted.contains(&message.id()) {
             self.keep_aside(message);
         }
     }
