@@ -3,12 +3,16 @@
 
 use crate::{
     backbone,
-    config::read_charter,
+    config::{NodeConfig, read_charter},
+    console::Console,
     disk::{self, Crash, Disk, Done, Sorted},
-    events::{EventLog, unix_ms},
+    events::{self, EventLog, unix_ms},
+    exit::Ending,
+    invite,
     lie::Liar,
     net::{NetEvent, Network, is_loopback},
-    store::{Record, Store},
+    status::Watch,
+    store::{self, Record, Store},
     train::{Learner, Settings},
     trainer::{Report, Trainer},
 };
@@ -26,7 +30,6 @@ use libp2p::Multiaddr;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -72,6 +75,10 @@ pub struct Options {
     pub threads: usize,
     /// Whether to measure what the node reaches alone.
     pub alone: bool,
+    /// What is printed on standard error.
+    pub console: Console,
+    /// The flags on the command line, which also win over a `node.toml` that is read again.
+    pub flags: NodeConfig,
     /// In a scenario: the seed and name that the identity derives from.
     pub scenario: Option<(u64, String)>,
     /// In a scenario: what it tells the others in place of what is true. Without one it tells the truth.
@@ -88,16 +95,13 @@ pub async fn run(options: Options) -> Result<()> {
     let charter = read_charter(&options.charter)?;
     let store = Store::open(&options.state)?;
     let identity = identity(&options, &store)?;
-    if ![&charter.founders, &charter.members].iter().any(|keys| keys.contains(&identity.id())) {
-        bail!(
-            "this node's key {} is neither among the founders nor among the members in {}; add it there, on all nodes, or use the state folder of a member",
-            identity.id(),
-            options.charter.display()
-        );
-    }
+    let membership = store::read_membership(&options.state)?;
+    invite::admits(&charter, membership.as_ref(), &identity.id(), unix_ms() / 1_000)
+        .with_context(|| format!("by {}", options.charter.display()))?;
     store.bind(&charter)?;
     let saved = store.load()?;
-    let log = EventLog::open(&options.state)?;
+    // The runner of a scenario follows one file.
+    let log = EventLog::open(&options.state, if options.scenario.is_some() { u64::MAX } else { events::BYTES_MAX })?;
 
     let context = Arc::new(Context::new(charter.clone())?);
     let mut network = Network::new(&identity, context.clone(), options.peers.clone())?;
@@ -129,6 +133,8 @@ pub async fn run(options: Options) -> Result<()> {
         products: product_sender,
         keeping: 0,
         grumbles: Grumbles::default(),
+        console: options.console,
+        watch: Watch::default(),
         started: Instant::now(),
         started_ms: unix_ms(),
         evaluated: false,
@@ -164,6 +170,8 @@ struct Node {
     /// Writes that the disk has not reported yet.
     keeping: usize,
     grumbles: Grumbles,
+    console: Console,
+    watch: Watch,
     started: Instant,
     started_ms: u64,
     /// Whether the final mixture is evaluated.
@@ -182,7 +190,7 @@ impl Node {
     ) -> Result<()> {
         let result = self.begin(options, identity);
         let result = match result {
-            Ok(()) => self.select(options.scenario.is_some(), &mut done, &mut reports, &mut products).await,
+            Ok(()) => self.select(options, &mut done, &mut reports, &mut products).await,
             Err(error) => Err(error),
         };
         let last = match &result {
@@ -211,14 +219,15 @@ impl Node {
 
     async fn select(
         &mut self,
-        in_scenario: bool,
+        options: &Options,
         done: &mut Receiver<Done>,
         reports: &mut Receiver<Report>,
         products: &mut Receiver<Result<Product>>,
     ) -> Result<()> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut stop = stop_signal(in_scenario)?;
+        let mut stop = stop_signal(options.scenario.is_some())?;
+        let mut reload = reload_signal(options.scenario.is_some())?;
         loop {
             tokio::select! {
                 event = self.network.next() => self.on_network(event)?,
@@ -234,11 +243,15 @@ impl Node {
                 },
                 _ = ticks.tick() => {
                     self.network.tick();
+                    if let Some(status) = self.watch.due(&self.state, || self.network.traffic()) {
+                        self.disk.show(status);
+                    }
                     self.handle(Input::Tick)?;
                     if self.may_leave() {
                         return Ok(());
                     }
                 }
+                Some(()) = reload.recv() => self.reload(options)?,
                 Some(cause) = stop.recv() => {
                     self.tell(json!({"event": "stopped", "cause": cause}))?;
                     return Ok(());
@@ -321,10 +334,27 @@ impl Node {
     }
 
     fn tell(&self, event: Value) -> Result<()> {
+        self.console.show(&event);
         self.disk.tell(event)
     }
 
+    /// Reads again what may change while the node runs. A file that is wrong changes nothing.
+    fn reload(&mut self, options: &Options) -> Result<()> {
+        match NodeConfig::read(&options.state) {
+            Err(error) => {
+                self.console.warn(&format!("nothing has been read again: {error:#}"));
+                self.tell(json!({"event": "not_reloaded", "reason": format!("{error:#}")}))
+            }
+            Ok(file) => {
+                let config = options.flags.clone().or(file);
+                self.console = Console::new(config.log.unwrap_or_default());
+                self.tell(json!({"event": "reloaded"}))
+            }
+        }
+    }
+
     fn on_event(&mut self, event: Event) -> Result<()> {
+        self.watch.note(&event);
         let mut value = serde_json::to_value(&event)?;
         if let (Event::RoundClosed { .. }, Value::Object(fields)) = (&event, &mut value) {
             let traffic = self.network.traffic();
@@ -350,12 +380,17 @@ impl Node {
 
     fn on_network(&mut self, event: NetEvent) -> Result<()> {
         match event {
-            NetEvent::Listening(address) => self.tell(json!({"event": "listening", "address": address.to_string()})),
+            NetEvent::Listening(address) => {
+                self.watch.listening(&address);
+                self.tell(json!({"event": "listening", "address": address.to_string()}))
+            }
             NetEvent::Connected(peer, address) => {
+                self.watch.connected(peer, &address);
                 self.tell(json!({"event": "connected", "peer": peer, "address": address.to_string()}))?;
                 self.handle(Input::Connected(peer))
             }
             NetEvent::Disconnected(peer, cause) => {
+                self.watch.disconnected(&peer);
                 self.tell(json!({"event": "disconnected", "peer": peer, "cause": cause}))?;
                 self.handle(Input::Disconnected(peer))
             }
@@ -368,16 +403,20 @@ impl Node {
                     self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
                 }
                 if given {
-                    bail!("the peer {peer} does not belong to this network: {reason}");
+                    return Err(Ending::Refused { peer, reason }.into());
                 }
-                warn(&format!("a peer that does not belong to this network has called ({peer}): {reason}"));
+                self.console
+                    .warn(&format!("a peer that does not belong to this network has called ({peer}): {reason}"));
                 Ok(())
             }
             NetEvent::Unreachable(reason) => {
-                warn(&reason);
+                self.console.warn(&reason);
                 self.tell(json!({"event": "unreachable", "reason": reason}))
             }
-            NetEvent::Dropped(reason) => self.tell(json!({"event": "dropped", "reason": reason})),
+            NetEvent::Dropped(reason) => {
+                self.watch.dropped();
+                self.tell(json!({"event": "dropped", "reason": reason}))
+            }
         }
     }
 
@@ -484,11 +523,6 @@ impl Grumbles {
     }
 }
 
-/// Says something on standard error, if that can still be written.
-fn warn(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
 /// Ctrl-C, SIGTERM, and in a scenario the end of standard input: the runner holds its other end for as long as it
 /// lives, so that no child survives it, however it ends.
 fn stop_signal(in_scenario: bool) -> Result<Receiver<&'static str>> {
@@ -515,6 +549,22 @@ fn stop_signal(in_scenario: bool) -> Result<Receiver<&'static str>> {
             thread::sleep(LAST_RESORT);
             std::process::exit(1);
         })?;
+    }
+    Ok(receiver)
+}
+
+/// SIGHUP, for a node of its own.
+fn reload_signal(in_scenario: bool) -> Result<Receiver<()>> {
+    let (sender, receiver) = channel(1);
+    #[cfg(unix)]
+    if !in_scenario {
+        let kind = tokio::signal::unix::SignalKind::hangup();
+        let mut hangup = tokio::signal::unix::signal(kind).context("cannot listen for SIGHUP")?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let _ = sender.send(()).await;
+            }
+        });
     }
     Ok(receiver)
 }

@@ -2,6 +2,8 @@
 //!
 //! - `identity.key`: the 32 secret bytes in hexadecimal, mode 0600.
 //! - `charter.toml`: the charter that this folder belongs to.
+//! - `membership.cbor`, `revocations.cbor`: by which invitation the node is a member, and whose are revoked.
+//! - `node.toml`: what the node is run with ([`crate::config::NodeConfig`]).
 //! - `ledger.redb`: messages of the steps that are not sealed and of the last that are; the seals; the sealed state, and
 //!   the provisional ones since.
 //! - `private.safetensors`: the node's own projections and what rounding has kept back (written by the trainer).
@@ -13,6 +15,7 @@
 use anyhow::{Context as _, Result, bail};
 use heterotune_crypto::Identity;
 use heterotune_protocol::{
+    admission::{Membership, Revocations},
     charter::Charter,
     limits,
     message::{Message, Step},
@@ -21,12 +24,27 @@ use heterotune_protocol::{
     wire,
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+/// The file of a node's secret key.
+pub const IDENTITY: &str = "identity.key";
+
+/// The file of the charter that a state folder belongs to.
+pub const CHARTER: &str = "charter.toml";
+
+/// The file of the membership that a node was invited with: canonical CBOR of a
+/// [`heterotune_protocol::admission::Membership`].
+pub const MEMBERSHIP: &str = "membership.cbor";
+
+/// The file of the revocations that a node knows, one list an admin: canonical CBOR of a list of
+/// [`heterotune_protocol::admission::Revocations`].
+pub const REVOCATIONS: &str = "revocations.cbor";
 
 /// (the step's height; the message's id) -> envelope.
 const MESSAGES: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("messages");
@@ -78,28 +96,25 @@ impl Store {
         Ok(Self { folder: folder.to_path_buf(), ledger })
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The folder's identity; a new one the first time.
     ///
     /// # Errors
     /// A key file that cannot be read or written, or is not one.
     pub fn identity(&self) -> Result<Identity> {
-        let path = self.folder.join("identity.key");
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let digest: heterotune_crypto::Digest = text.trim().parse().ok().with_context(|| {
-                    format!("{} is not a key file (64 hexadecimal digits); restore it from a backup", path.display())
-                })?;
-                Ok(Identity::from_secret(*digest.as_bytes()))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut secret = [0u8; 32];
-                getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no randomness for a key: {error}"))?;
-                let identity = Identity::from_secret(secret);
-                self.adopt(&identity)?;
-                Ok(identity)
-            }
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        let path = self.folder.join(IDENTITY);
+        if path.exists() {
+            return read_identity(&path);
         }
+        let mut secret = [0u8; 32];
+        getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no randomness for a key: {error}"))?;
+        let identity = Identity::from_secret(secret);
+        self.adopt(&identity)?;
+        Ok(identity)
     }
 
     /// Makes `identity` the folder's own.
@@ -107,7 +122,7 @@ impl Store {
     /// # Errors
     /// A folder that has another one, or cannot be written.
     pub fn adopt(&self, identity: &Identity) -> Result<()> {
-        let path = self.folder.join("identity.key");
+        let path = self.folder.join(IDENTITY);
         if path.exists() {
             if self.identity()?.id() != identity.id() {
                 bail!("{} holds another identity; give this node a --state of its own", path.display());
@@ -123,7 +138,7 @@ impl Store {
     /// # Errors
     /// A folder that belongs to another network.
     pub fn bind(&self, charter: &Charter) -> Result<()> {
-        let path = self.folder.join("charter.toml");
+        let path = self.folder.join(CHARTER);
         if !path.exists() {
             return write_atomically(&path, toml::to_string(charter)?.as_bytes(), false);
         }
@@ -172,6 +187,22 @@ impl Store {
         Ok(saved)
     }
 
+    /// All seals since genesis, in order.
+    ///
+    /// # Errors
+    /// A ledger that cannot be read.
+    pub fn seals(&self) -> Result<Vec<Seal>> {
+        let read = || -> Result<Vec<Seal>> {
+            let reading = self.ledger.begin_read()?;
+            let table = match reading.open_table(SEALS) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            table.iter()?.map(|row| Ok(wire::decode(row?.1.value(), limits::SEAL_BYTES_MAX)?)).collect()
+        };
+        read().with_context(|| format!("cannot read {}", self.folder.join("ledger.redb").display()))
+    }
+
     /// Writes records, all or none; they are on disk when this returns.
     ///
     /// # Errors
@@ -218,6 +249,64 @@ impl Store {
         writing.commit()?;
         Ok(())
     }
+}
+
+/// The identity in a key file. A node that runs has its folder locked, but not its key.
+///
+/// # Errors
+/// A file that cannot be read, or is no key file.
+pub fn read_identity(path: &Path) -> Result<Identity> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let digest: heterotune_crypto::Digest = text.trim().parse().ok().with_context(|| {
+        format!("{} is not a key file (64 hexadecimal digits); restore it from a backup", path.display())
+    })?;
+    Ok(Identity::from_secret(*digest.as_bytes()))
+}
+
+/// The membership in a state folder, if the node has joined by one.
+///
+/// # Errors
+/// A file that cannot be read, or holds something else.
+pub fn read_membership(folder: &Path) -> Result<Option<Membership>> {
+    read_cbor(&folder.join(MEMBERSHIP), MEMBERSHIP_FILE_BYTES_MAX)
+}
+
+/// The revocations in a state folder.
+///
+/// # Errors
+/// A file that cannot be read, or holds something else.
+pub fn read_revocations(folder: &Path) -> Result<Vec<Revocations>> {
+    Ok(read_cbor(&folder.join(REVOCATIONS), REVOCATIONS_FILE_BYTES_MAX)?.unwrap_or_default())
+}
+
+/// Writes a membership or a list of revocations into its file.
+///
+/// # Errors
+/// A value that is too large, or a file that cannot be written.
+pub fn write_cbor<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let bytes =
+        wire::encode(value, REVOCATIONS_FILE_BYTES_MAX).with_context(|| format!("cannot write {}", path.display()))?;
+    write_atomically(path, &bytes, false)
+}
+
+/// A key, a number, another key and a signature, with their names.
+const MEMBERSHIP_FILE_BYTES_MAX: usize = 1_024;
+
+/// Every admin's list, each with its key and signature.
+const REVOCATIONS_FILE_BYTES_MAX: usize = limits::ADMINS_MAX * (limits::REVOCATIONS_BYTES_MAX + 512);
+
+fn read_cbor<T: Serialize + DeserializeOwned>(path: &Path, most: usize) -> Result<Option<T>> {
+    let size = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    if size > most as u64 {
+        bail!("{} has {size} bytes, more than the {most} that it may have; remove it", path.display());
+    }
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let value = wire::decode(&bytes, most).with_context(|| format!("{} is damaged; remove it", path.display()))?;
+    Ok(Some(value))
 }
 
 /// The heights below this are genesis, which is kept for ever.
