@@ -11,7 +11,7 @@ const MB: u64 = 1_000_000;
 const DISK_MIN: u64 = 64 * MB;
 
 /// What a process takes beside its weights: the program, batches and their activations.
-const MEMORY_BASE: u64 = 512 * MB;
+const MEMORY_BASE: u64 = 128 * MB;
 
 /// Room for the event logs, and for the last mixtures.
 pub(super) fn disk(patient: &Patient) -> Finding {
