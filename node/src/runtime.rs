@@ -7,7 +7,7 @@ use crate::{
     disk::{self, Crash, Disk, Done, Sorted},
     events::{EventLog, unix_ms},
     lie::Liar,
-    net::{NetEvent, Network, is_loopback},
+    net::{self, Ban, NetEvent, Network, is_loopback},
     store::{Record, Store},
     train::{Learner, Settings},
     trainer::{Report, Trainer},
@@ -15,6 +15,7 @@ use crate::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::{
+    admission::{Admission, Membership},
     charter::Charter,
     fuse,
     message::{Context, Kind},
@@ -22,7 +23,6 @@ use heterotune_protocol::{
     round::{Contribution, Event, Input, Job, Output, Product, State},
 };
 use heterotune_scenarios::Lie;
-use libp2p::Multiaddr;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -62,10 +62,8 @@ pub struct Options {
     pub frozen: backbone::Options,
     /// The data folder.
     pub data: PathBuf,
-    /// Addresses to listen on.
-    pub listen: Vec<Multiaddr>,
-    /// Addresses of peers to begin with.
-    pub peers: Vec<Multiaddr>,
+    /// How it is reached, and reaches others. In a scenario nothing beyond the loopback is asked.
+    pub network: net::Settings,
     /// How to train.
     pub training: Settings,
     /// Threads for fusing.
@@ -88,22 +86,21 @@ pub async fn run(options: Options) -> Result<()> {
     let charter = read_charter(&options.charter)?;
     let store = Store::open(&options.state)?;
     let identity = identity(&options, &store)?;
-    if ![&charter.founders, &charter.members].iter().any(|keys| keys.contains(&identity.id())) {
-        bail!(
-            "this node's key {} is neither among the founders nor among the members in {}; add it there, on all nodes, or use the state folder of a member",
-            identity.id(),
-            options.charter.display()
-        );
-    }
+    let membership = store.membership()?;
+    check_membership(&charter, &identity, membership.as_ref(), &options)?;
     store.bind(&charter)?;
     let saved = store.load()?;
     let log = EventLog::open(&options.state)?;
 
     let context = Arc::new(Context::new(charter.clone())?);
-    let mut network = Network::new(&identity, context.clone(), options.peers.clone())?;
-    for address in &options.listen {
-        network.listen(address)?;
-    }
+    let settings = net::Settings {
+        mdns: options.network.mdns && options.scenario.is_none(),
+        upnp: options.network.upnp && options.scenario.is_none(),
+        membership,
+        folder: Some(options.state.clone()),
+        ..options.network.clone()
+    };
+    let network = Network::new(&identity, context.clone(), settings)?;
 
     let (done_sender, done) = channel(QUEUE);
     let (report_sender, reports) = channel(QUEUE);
@@ -119,6 +116,7 @@ pub async fn run(options: Options) -> Result<()> {
     let liar = options.scenario.as_ref().zip(options.lie);
     let liar = liar.map(|((seed, _), lie)| Liar::new(lie, *seed, identity.id(), context.clone()));
     let node = Node {
+        id: identity.id(),
         state: State::new(context, identity.clone(), saved),
         network,
         trainer,
@@ -142,7 +140,9 @@ const QUEUE: usize = 64;
 
 fn identity(options: &Options, store: &Store) -> Result<Identity> {
     let Some((seed, name)) = &options.scenario else { return store.identity() };
-    if let Some(address) = options.listen.iter().chain(&options.peers).find(|address| !is_loopback(address)) {
+    let net::Settings { listen, bootstrap, external, .. } = &options.network;
+    let mut addresses = listen.iter().chain(bootstrap).chain(external);
+    if let Some(address) = addresses.find(|address| !is_loopback(address)) {
         bail!(
             "--scenario derives the key from a seed that anyone can guess, so it works on the loopback only, not on {address}"
         );
@@ -152,7 +152,29 @@ fn identity(options: &Options, store: &Store) -> Result<Identity> {
     Ok(identity)
 }
 
+/// Whether the charter, or an admin's invitation, lets this node in. The others would refuse it, one by one.
+fn check_membership(
+    charter: &Charter,
+    identity: &Identity,
+    membership: Option<&Membership>,
+    options: &Options,
+) -> Result<()> {
+    let id = identity.id();
+    if charter.founders.contains(&id) || charter.members.contains(&id) {
+        return Ok(());
+    }
+    if charter.admission == Admission::Allowlist {
+        bail!(
+            "this node's key {id} is neither among the founders nor among the members in {}; add it there, on all nodes, or use the state folder of a member",
+            options.charter.display()
+        );
+    }
+    let admitted = charter.admission.admits(&charter.id()?, &id, membership);
+    admitted.with_context(|| format!("this node cannot join the network of {}", options.charter.display()))
+}
+
 struct Node {
+    id: NodeId,
     state: State,
     network: Network,
     trainer: Trainer,
@@ -190,7 +212,7 @@ impl Node {
             Err(error) => json!({"event": "error", "message": format!("{error:#}")}),
         };
         let _ = self.disk.tell(last);
-        result.and(self.disk.flush(&mut done))
+        result.and(self.network.close()).and(self.disk.flush(&mut done))
     }
 
     fn begin(&mut self, options: &Options, identity: &Identity) -> Result<()> {
@@ -340,6 +362,9 @@ impl Node {
         if !matches!(event, Event::Received { kind: Kind::Head, .. }) {
             self.tell(value)?;
         }
+        if let Event::Sealed { round, conflicts, .. } = &event {
+            conflicts.iter().for_each(|liar| self.ban(*liar, *round));
+        }
         if let Event::Miscomputes { round, sealed, computed } = event {
             bail!(
                 "the network has sealed round {round} with the state {sealed}, and this node computes {computed} from the same updates: its processor or its program is at fault; run the same version as the others, or another machine"
@@ -348,12 +373,25 @@ impl Node {
         Ok(())
     }
 
+    /// Has nothing more to do with who has said two different things, once the network has sealed that it did.
+    fn ban(&mut self, peer: NodeId, round: u64) {
+        if peer != self.id {
+            let reason = format!("it said two different things in round {round}");
+            self.network.ban(Ban { peer, reason, proof: None, since: unix_ms() / 1_000 });
+        }
+    }
+
     fn on_network(&mut self, event: NetEvent) -> Result<()> {
         match event {
             NetEvent::Listening(address) => self.tell(json!({"event": "listening", "address": address.to_string()})),
-            NetEvent::Connected(peer, address) => {
-                self.tell(json!({"event": "connected", "peer": peer, "address": address.to_string()}))?;
+            NetEvent::Reachable(address) => self.tell(json!({"event": "reachable", "address": address.to_string()})),
+            NetEvent::Connected(peer, address, path) => {
+                let address = address.to_string();
+                self.tell(json!({"event": "connected", "peer": peer, "address": address, "path": path}))?;
                 self.handle(Input::Connected(peer))
+            }
+            NetEvent::Upgraded(peer, address) => {
+                self.tell(json!({"event": "upgraded", "peer": peer, "address": address.to_string()}))
             }
             NetEvent::Disconnected(peer, cause) => {
                 self.tell(json!({"event": "disconnected", "peer": peer, "cause": cause}))?;
@@ -363,11 +401,12 @@ impl Node {
             NetEvent::Asked(ticket, pull) => self.handle(Input::Asked { ticket, pull }),
             NetEvent::Answered(from, batch) => self.handle(Input::Answered { from, batch }),
             NetEvent::Unanswered(from) => self.handle(Input::Unanswered { from }),
-            NetEvent::Misfit { peer, reason, given } => {
-                if given || self.grumbles.allow(None) {
-                    self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+            NetEvent::Misfit { peer, reason, hopeless } => {
+                if !hopeless && !self.grumbles.allow(None) {
+                    return Ok(());
                 }
-                if given {
+                self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+                if hopeless {
                     bail!("the peer {peer} does not belong to this network: {reason}");
                 }
                 warn(&format!("a peer that does not belong to this network has called ({peer}): {reason}"));
@@ -378,6 +417,7 @@ impl Node {
                 self.tell(json!({"event": "unreachable", "reason": reason}))
             }
             NetEvent::Dropped(reason) => self.tell(json!({"event": "dropped", "reason": reason})),
+            NetEvent::Notice(notice) => self.tell(json!({"event": "notice", "notice": notice})),
         }
     }
 

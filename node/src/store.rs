@@ -6,6 +6,8 @@
 //!   the provisional ones since.
 //! - `private.safetensors`: the node's own projections and what rounding has kept back (written by the trainer).
 //! - `events.jsonl`: the event log ([`crate::events`]).
+//! - `membership.cbor`: an admin's invitation, where the charter does not name this node; put there by whoever runs it.
+//! - `peers.json`, `bans.json`, `revocations.cbor`: what the network's edge remembers (written by [`crate::net`]).
 //!
 //! A file is written under another name, synced and renamed; the ledger is a database with atomic commits. A node
 //! killed at any instant finds the state before or after its last write, never between.
@@ -13,6 +15,7 @@
 use anyhow::{Context as _, Result, bail};
 use heterotune_crypto::Identity;
 use heterotune_protocol::{
+    admission::Membership,
     charter::Charter,
     limits,
     message::{Message, Step},
@@ -23,7 +26,7 @@ use heterotune_protocol::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,6 +39,9 @@ const CHECKPOINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("check
 
 /// The step's height -> its seal.
 const SEALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("seals");
+
+/// A membership with its keys, signature and the names of its fields, about 200 bytes.
+const MEMBERSHIP_FILE_BYTES_MAX: usize = 512;
 
 /// A node's state folder, open. Only one process can hold it.
 pub struct Store {
@@ -116,6 +122,25 @@ impl Store {
         }
         let text = heterotune_crypto::Digest::from_bytes(identity.secret()).to_string();
         write_atomically(&path, text.as_bytes(), true)
+    }
+
+    /// The invitation by which this node may join; none where the charter names it.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is not an invitation.
+    pub fn membership(&self) -> Result<Option<Membership>> {
+        let path = self.folder.join("membership.cbor");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let read = || -> Result<Membership> {
+            let mut bytes = Vec::new();
+            // One byte more than there may be, to tell.
+            File::open(&path)?.take(MEMBERSHIP_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+            Ok(wire::decode(&bytes, MEMBERSHIP_FILE_BYTES_MAX)?)
+        };
+        let read = read().with_context(|| format!("cannot read {}; ask an admin for a new one", path.display()))?;
+        Ok(Some(read))
     }
 
     /// Binds the folder to a charter the first time, and checks it afterwards.
@@ -263,6 +288,24 @@ pub fn write_atomically(path: &Path, bytes: &[u8], secret: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heterotune_protocol::charter::NetworkId;
+
+    #[test]
+    fn an_invitation_is_read_from_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.membership().unwrap(), None);
+        let (admin, network) = (Identity::from_seed(1, "admin"), NetworkId(heterotune_crypto::Digest::ZERO));
+        let invitation = Membership::sign(&admin, &network, admin.id(), u64::MAX).unwrap();
+        let path = folder.path().join("membership.cbor");
+        fs::write(&path, wire::encode(&invitation, MEMBERSHIP_FILE_BYTES_MAX).unwrap()).unwrap();
+        assert_eq!(store.membership().unwrap(), Some(invitation));
+        for spoilt in [&b"nonsense"[..], &[0; 2 * MEMBERSHIP_FILE_BYTES_MAX]] {
+            fs::write(&path, spoilt).unwrap();
+            let told = store.membership().unwrap_err().to_string();
+            assert!(told.contains("membership.cbor; ask an admin for a new one"), "{told}");
+        }
+    }
 
     /// A node that died while it made its ledger leaves at most a file under another name, whatever is in it.
     #[test]

@@ -6,6 +6,7 @@ mod fetch;
 mod generate;
 mod init;
 mod model;
+mod network;
 mod pretrain;
 mod run;
 mod scenario;

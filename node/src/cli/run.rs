@@ -1,14 +1,16 @@
 //! `heterotune run`: one node.
 
 use crate::{
-    cli::model::{Frozen, Training},
+    cli::{
+        model::{Frozen, Training},
+        network::Network,
+    },
     disk::Crash,
     runtime::{self, Options},
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
 use heterotune_scenarios::Lie;
-use libp2p::Multiaddr;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -26,12 +28,8 @@ pub(super) struct Flags {
     /// while newer ones are worse. It never leaves this node.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Where to listen; may be given more than once.
-    #[arg(long, value_name = "ADDR", default_values_t = default_listen())]
-    listen: Vec<Multiaddr>,
-    /// Where to find a first peer; may be given more than once. The others are learnt from it.
-    #[arg(long = "peer", value_name = "ADDR")]
-    peers: Vec<Multiaddr>,
+    #[command(flatten)]
+    network: Network,
     /// Threads for computing [default: all cores].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -49,10 +47,6 @@ pub(super) struct Flags {
     /// Die before the N-th write to the ledger, or after it.
     #[arg(long, value_name = "N[+]", hide = true, requires = "scenario")]
     crash_at: Option<Crash>,
-}
-
-fn default_listen() -> Vec<Multiaddr> {
-    ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"].iter().filter_map(|address| address.parse().ok()).collect()
 }
 
 pub(super) fn run(flags: Flags) -> Result<()> {
@@ -73,8 +67,7 @@ pub(super) fn run(flags: Flags) -> Result<()> {
         frozen: flags.frozen.options(),
         backbone: flags.frozen.folder()?,
         data: flags.data,
-        listen: flags.listen,
-        peers: flags.peers,
+        network: flags.network.settings()?,
         training: flags.training.settings(),
         threads,
         alone: flags.alone,
