@@ -10,7 +10,7 @@ use crate::{
     exit::Ending,
     invite,
     lie::Liar,
-    net::{NetEvent, Network, is_loopback},
+    net::{self, Ban, NetEvent, Network, Path, is_loopback},
     status::Watch,
     store::{self, Record, Store},
     train::{Learner, Settings},
@@ -26,7 +26,6 @@ use heterotune_protocol::{
     round::{Contribution, Event, Input, Job, Output, Product, State},
 };
 use heterotune_scenarios::Lie;
-use libp2p::Multiaddr;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -65,10 +64,8 @@ pub struct Options {
     pub frozen: backbone::Options,
     /// The data folder.
     pub data: PathBuf,
-    /// Addresses to listen on.
-    pub listen: Vec<Multiaddr>,
-    /// Addresses of peers to begin with.
-    pub peers: Vec<Multiaddr>,
+    /// How it is reached, and reaches others. In a scenario nothing beyond the loopback is asked.
+    pub network: net::Settings,
     /// How to train.
     pub training: Settings,
     /// Threads for fusing.
@@ -104,10 +101,14 @@ pub async fn run(options: Options) -> Result<()> {
     let log = EventLog::open(&options.state, if options.scenario.is_some() { u64::MAX } else { events::BYTES_MAX })?;
 
     let context = Arc::new(Context::new(charter.clone())?);
-    let mut network = Network::new(&identity, context.clone(), options.peers.clone())?;
-    for address in &options.listen {
-        network.listen(address)?;
-    }
+    let settings = net::Settings {
+        mdns: options.network.mdns && options.scenario.is_none(),
+        upnp: options.network.upnp && options.scenario.is_none(),
+        membership,
+        folder: Some(options.state.clone()),
+        ..options.network.clone()
+    };
+    let network = Network::new(&identity, context.clone(), settings)?;
 
     let (done_sender, done) = channel(QUEUE);
     let (report_sender, reports) = channel(QUEUE);
@@ -123,6 +124,7 @@ pub async fn run(options: Options) -> Result<()> {
     let liar = options.scenario.as_ref().zip(options.lie);
     let liar = liar.map(|((seed, _), lie)| Liar::new(lie, *seed, identity.id(), context.clone()));
     let node = Node {
+        id: identity.id(),
         state: State::new(context, identity.clone(), saved),
         network,
         trainer,
@@ -148,7 +150,9 @@ const QUEUE: usize = 64;
 
 fn identity(options: &Options, store: &Store) -> Result<Identity> {
     let Some((seed, name)) = &options.scenario else { return store.identity() };
-    if let Some(address) = options.listen.iter().chain(&options.peers).find(|address| !is_loopback(address)) {
+    let net::Settings { listen, bootstrap, external, .. } = &options.network;
+    let mut addresses = listen.iter().chain(bootstrap).chain(external);
+    if let Some(address) = addresses.find(|address| !is_loopback(address)) {
         bail!(
             "--scenario derives the key from a seed that anyone can guess, so it works on the loopback only, not on {address}"
         );
@@ -159,6 +163,7 @@ fn identity(options: &Options, store: &Store) -> Result<Identity> {
 }
 
 struct Node {
+    id: NodeId,
     state: State,
     network: Network,
     trainer: Trainer,
@@ -198,7 +203,7 @@ impl Node {
             Err(error) => json!({"event": "error", "message": format!("{error:#}")}),
         };
         let _ = self.disk.tell(last);
-        result.and(self.disk.flush(&mut done))
+        result.and(self.network.close()).and(self.disk.flush(&mut done))
     }
 
     fn begin(&mut self, options: &Options, identity: &Identity) -> Result<()> {
@@ -341,16 +346,22 @@ impl Node {
     /// Reads again what may change while the node runs. A file that is wrong changes nothing.
     fn reload(&mut self, options: &Options) -> Result<()> {
         match NodeConfig::read(&options.state) {
-            Err(error) => {
-                self.console.warn(&format!("nothing has been read again: {error:#}"));
-                self.tell(json!({"event": "not_reloaded", "reason": format!("{error:#}")}))
-            }
+            Err(error) => self.not_reloaded(&error),
             Ok(file) => {
                 let config = options.flags.clone().or(file);
                 self.console = Console::new(config.log.unwrap_or_default());
-                self.tell(json!({"event": "reloaded"}))
+                self.network.set_bootstrap(config.bootstrap.unwrap_or_default());
+                match self.network.reload() {
+                    Ok(()) => self.tell(json!({"event": "reloaded"})),
+                    Err(error) => self.not_reloaded(&error),
+                }
             }
         }
+    }
+
+    fn not_reloaded(&self, error: &anyhow::Error) -> Result<()> {
+        self.console.warn(&format!("not read again: {error:#}"));
+        self.tell(json!({"event": "not_reloaded", "reason": format!("{error:#}")}))
     }
 
     fn on_event(&mut self, event: Event) -> Result<()> {
@@ -370,6 +381,9 @@ impl Node {
         if !matches!(event, Event::Received { kind: Kind::Head, .. }) {
             self.tell(value)?;
         }
+        if let Event::Sealed { round, conflicts, .. } = &event {
+            conflicts.iter().for_each(|liar| self.ban(*liar, *round));
+        }
         if let Event::Miscomputes { round, sealed, computed } = event {
             bail!(
                 "the network has sealed round {round} with the state {sealed}, and this node computes {computed} from the same updates: its processor or its program is at fault; run the same version as the others, or another machine"
@@ -378,16 +392,33 @@ impl Node {
         Ok(())
     }
 
+    /// Has nothing more to do with who has said two different things, once the network has sealed that it did.
+    fn ban(&mut self, peer: NodeId, round: u64) {
+        if peer != self.id {
+            let reason = format!("it said two different things in round {round}");
+            self.network.ban(Ban { peer, reason, proof: None, since: unix_ms() / 1_000 });
+        }
+    }
+
     fn on_network(&mut self, event: NetEvent) -> Result<()> {
         match event {
             NetEvent::Listening(address) => {
                 self.watch.listening(&address);
                 self.tell(json!({"event": "listening", "address": address.to_string()}))
             }
-            NetEvent::Connected(peer, address) => {
-                self.watch.connected(peer, &address);
-                self.tell(json!({"event": "connected", "peer": peer, "address": address.to_string()}))?;
+            NetEvent::Reachable(address) => {
+                self.watch.reachable(&address);
+                self.tell(json!({"event": "reachable", "address": address.to_string()}))
+            }
+            NetEvent::Connected(peer, address, path) => {
+                self.watch.connected(peer, &address, path);
+                let address = address.to_string();
+                self.tell(json!({"event": "connected", "peer": peer, "address": address, "path": path}))?;
                 self.handle(Input::Connected(peer))
+            }
+            NetEvent::Upgraded(peer, address) => {
+                self.watch.connected(peer, &address, Path::Direct);
+                self.tell(json!({"event": "upgraded", "peer": peer, "address": address.to_string()}))
             }
             NetEvent::Disconnected(peer, cause) => {
                 self.watch.disconnected(&peer);
@@ -398,11 +429,12 @@ impl Node {
             NetEvent::Asked(ticket, pull) => self.handle(Input::Asked { ticket, pull }),
             NetEvent::Answered(from, batch) => self.handle(Input::Answered { from, batch }),
             NetEvent::Unanswered(from) => self.handle(Input::Unanswered { from }),
-            NetEvent::Misfit { peer, reason, given } => {
-                if given || self.grumbles.allow(None) {
-                    self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+            NetEvent::Misfit { peer, reason, hopeless } => {
+                if !hopeless && !self.grumbles.allow(None) {
+                    return Ok(());
                 }
-                if given {
+                self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+                if hopeless {
                     return Err(Ending::Refused { peer, reason }.into());
                 }
                 self.console
@@ -417,6 +449,7 @@ impl Node {
                 self.watch.dropped();
                 self.tell(json!({"event": "dropped", "reason": reason}))
             }
+            NetEvent::Notice(notice) => self.tell(json!({"event": "notice", "notice": notice})),
         }
     }
 

@@ -1,14 +1,17 @@
 //! What a running node tells of itself every few seconds, in `status.json` in its state folder: the peers it has and
 //! what they have said. What happened before, in order, is in the event log.
 
-use crate::{events::unix_ms, net::Traffic};
+use crate::{
+    events::unix_ms,
+    net::{self, Traffic},
+};
 use anyhow::{Context as _, Result};
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
     message::Kind,
     round::{Event, State},
 };
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,6 +45,8 @@ pub struct Status {
     pub dropped: u64,
     /// Where it listens.
     pub listening: Vec<Multiaddr>,
+    /// Where others reach it.
+    pub external: Vec<Multiaddr>,
     /// Who is connected.
     pub peers: Vec<Peer>,
 }
@@ -100,6 +105,7 @@ impl Status {
 #[derive(Debug, Default)]
 pub struct Watch {
     listening: BTreeSet<Multiaddr>,
+    external: BTreeSet<Multiaddr>,
     peers: BTreeMap<NodeId, Peer>,
     dropped: u64,
     written_ms: u64,
@@ -111,9 +117,14 @@ impl Watch {
         self.listening.insert(address.clone());
     }
 
+    /// Others have reached the node here.
+    pub fn reachable(&mut self, address: &Multiaddr) {
+        self.external.insert(address.clone());
+    }
+
     /// A peer is connected, or by another address than before.
-    pub fn connected(&mut self, node: NodeId, address: &Multiaddr) {
-        let relayed = address.iter().any(|protocol| protocol == Protocol::P2pCircuit);
+    pub fn connected(&mut self, node: NodeId, address: &Multiaddr, path: net::Path) {
+        let relayed = path == net::Path::Relayed;
         let new = Peer { node, address: address.clone(), relayed, since_ms: unix_ms(), round: None, bytes_in: 0 };
         let peer = self.peers.entry(node).or_insert(new);
         (peer.address, peer.relayed) = (address.clone(), relayed);
@@ -158,6 +169,7 @@ impl Watch {
             traffic: traffic(),
             dropped: self.dropped,
             listening: self.listening.iter().cloned().collect(),
+            external: self.external.iter().cloned().collect(),
             peers: self.peers.values().cloned().collect(),
         })
     }
@@ -172,8 +184,8 @@ mod tests {
     fn what_a_node_knows_of_its_peers_is_written_and_read() {
         let [near, far] = ["near", "far"].map(|name| Identity::from_seed(1, name).id());
         let mut watch = Watch::default();
-        watch.connected(near, &"/ip4/10.0.0.1/tcp/1".parse().unwrap());
-        watch.connected(far, &"/ip4/10.0.0.9/tcp/1/p2p-circuit".parse().unwrap());
+        watch.connected(near, &"/ip4/10.0.0.1/tcp/1".parse().unwrap(), net::Path::Direct);
+        watch.connected(far, &"/ip4/10.0.0.9/tcp/1/p2p-circuit".parse().unwrap(), net::Path::Relayed);
         let heard =
             |kind| Event::Received { kind, round: 3, author: far, from: near, bytes: 100, payload: Digest::ZERO };
         watch.note(&heard(Kind::Update));
@@ -188,15 +200,16 @@ mod tests {
             (Some(3), 0, true)
         );
         // Who is reached by a better address stays the same peer.
-        watch.connected(far, &"/ip4/10.0.0.2/tcp/1".parse().unwrap());
+        watch.connected(far, &"/ip4/10.0.0.2/tcp/1".parse().unwrap(), net::Path::Direct);
         assert_eq!((peer(&watch, far).round, peer(&watch, far).relayed), (Some(3), false));
         watch.disconnected(&near);
 
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Status::read(folder.path()).unwrap(), None);
         let peers = watch.peers.values().cloned().collect();
-        let (traffic, pid, listening) = (Traffic::default(), std::process::id(), Vec::new());
-        let status = Status { time_ms: unix_ms(), pid, round: 3, unsealed: 2, traffic, dropped: 0, listening, peers };
+        let (traffic, pid, listening, external) = (Traffic::default(), std::process::id(), Vec::new(), Vec::new());
+        let status =
+            Status { time_ms: unix_ms(), pid, round: 3, unsealed: 2, traffic, dropped: 0, listening, external, peers };
         status.write(folder.path()).unwrap();
         assert_eq!(Status::read(folder.path()).unwrap(), Some((status.clone(), true)));
         let old = Status { time_ms: status.time_ms - STALE_MS, ..status };

@@ -2,12 +2,13 @@
 //!
 //! - `identity.key`: the 32 secret bytes in hexadecimal, mode 0600.
 //! - `charter.toml`: the charter that this folder belongs to.
-//! - `membership.cbor`, `revocations.cbor`: by which invitation the node is a member, and whose are revoked.
+//! - `membership.cbor`: an admin's invitation, where the charter does not name this node.
 //! - `node.toml`: what the node is run with ([`crate::config::NodeConfig`]).
 //! - `ledger.redb`: messages of the steps that are not sealed and of the last that are; the seals; the sealed state, and
 //!   the provisional ones since.
 //! - `private.safetensors`: the node's own projections and what rounding has kept back (written by the trainer).
 //! - `events.jsonl`: the event log ([`crate::events`]).
+//! - `peers.json`, `bans.json`, `revocations.cbor`: what the network's edge remembers (written by [`crate::net`]).
 //!
 //! A file is written under another name, synced and renamed; the ledger is a database with atomic commits. A node
 //! killed at any instant finds the state before or after its last write, never between.
@@ -352,6 +353,23 @@ pub fn write_atomically(path: &Path, bytes: &[u8], secret: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heterotune_protocol::charter::NetworkId;
+
+    #[test]
+    fn an_invitation_is_read_from_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_membership(folder.path()).unwrap(), None);
+        let (admin, network) = (Identity::from_seed(1, "admin"), NetworkId(heterotune_crypto::Digest::ZERO));
+        let invitation = Membership::sign(&admin, &network, admin.id(), u64::MAX).unwrap();
+        let path = folder.path().join("membership.cbor");
+        fs::write(&path, wire::encode(&invitation, MEMBERSHIP_FILE_BYTES_MAX).unwrap()).unwrap();
+        assert_eq!(read_membership(folder.path()).unwrap(), Some(invitation));
+        for spoilt in [&b"nonsense"[..], &[0; 2 * MEMBERSHIP_FILE_BYTES_MAX]] {
+            fs::write(&path, spoilt).unwrap();
+            let told = read_membership(folder.path()).unwrap_err().to_string();
+            assert!(told.contains("remove it"), "{told}");
+        }
+    }
 
     /// A node that died while it made its ledger leaves at most a file under another name, whatever is in it.
     #[test]

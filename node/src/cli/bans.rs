@@ -1,15 +1,15 @@
 //! `heterotune bans`: whom this node has nothing to do with.
 
 use super::state::State;
-use crate::{events::unix_ms, store::write_atomically};
-use anyhow::{Context as _, Result, bail};
+use crate::{
+    events::unix_ms,
+    net::{Ban, Bans},
+    store::write_atomically,
+};
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use heterotune_crypto::NodeId;
-use serde_json::{Value, json};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -40,78 +40,42 @@ pub(super) enum Verb {
     },
 }
 
-/// The largest file that is read.
-const BYTES_MAX: u64 = 16 << 20;
-
 pub(super) fn run(verb: &Verb) -> Result<()> {
+    let now = unix_ms() / 1_000;
     match verb {
         Verb::List { state, json } => {
-            let bans = read(&path(&state.folder()))?;
+            let bans = Bans::load(&path(state))?;
             if *json {
-                println!("{}", serde_json::to_string_pretty(&bans)?);
+                println!("{}", String::from_utf8_lossy(&bans.to_json()?));
                 return Ok(());
             }
-            let text = |ban: &Value, key: &str| {
-                ban.get(key).map(|value| value.to_string().replace('"', "")).unwrap_or_default()
-            };
-            println!("{} banned", bans.len());
-            for ban in &bans {
-                let days = (unix_ms() / 1_000)
-                    .saturating_sub(ban.get("since").and_then(Value::as_u64).unwrap_or_default())
-                    / 86_400;
-                println!("{}  {days} days  {}", text(ban, "peer"), text(ban, "reason"));
+            println!("{} banned", bans.iter().count());
+            for Ban { peer, reason, since, .. } in bans.iter() {
+                println!("{peer}  {} days  {reason}", now.saturating_sub(*since) / 86_400);
             }
             Ok(())
         }
         Verb::Add { key, reason, state } => {
-            let path = path(&state.folder());
-            let mut bans = read(&path)?;
-            if bans.iter().any(|ban| is(ban, key)) {
-                bail!("{key} is banned already");
-            }
-            bans.push(json!({"peer": key, "reason": reason, "since": unix_ms() / 1_000}));
-            write(&path, bans)
+            let ban = Ban { peer: *key, reason: reason.clone(), proof: None, since: now };
+            change(&path(state), |bans| bans.insert(ban), || format!("{key} is banned already"))
         }
-        Verb::Lift { key, state } => {
-            let path = path(&state.folder());
-            let mut bans = read(&path)?;
-            let before = bans.len();
-            bans.retain(|ban| !is(ban, key));
-            if bans.len() == before {
-                bail!("{key} is not banned; `heterotune bans list` shows who is");
-            }
-            write(&path, bans)
-        }
+        Verb::Lift { key, state } => change(
+            &path(state),
+            |bans| bans.remove(key),
+            || format!("{key} is not banned; `heterotune bans list` shows who is"),
+        ),
     }
 }
 
-fn path(state: &Path) -> PathBuf {
-    state.join("bans.json")
+fn path(state: &State) -> PathBuf {
+    state.folder().join("bans.json")
 }
 
-fn is(ban: &Value, key: &NodeId) -> bool {
-    ban.get("peer").and_then(Value::as_str) == Some(&key.to_string())
-}
-
-/// `{"bans": [{"peer", "reason", "proof", "since"}]}`; what else a ban says is kept.
-fn read(path: &Path) -> Result<Vec<Value>> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        metadata if metadata.as_ref().is_ok_and(|file| file.len() > BYTES_MAX) => {
-            bail!("{} has more than {BYTES_MAX} bytes; shorten it", path.display())
-        }
-        _ => {}
+/// Changes the file, where there is something to change; a running node sees that within seconds.
+fn change(path: &Path, edit: impl FnOnce(&mut Bans) -> bool, otherwise: impl FnOnce() -> String) -> Result<()> {
+    let mut bans = Bans::load(path)?;
+    if !edit(&mut bans) {
+        bail!("{}", otherwise());
     }
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut file: Value = serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    match file.get_mut("bans").map(Value::take) {
-        Some(Value::Array(bans)) => Ok(bans),
-        _ => bail!("{} is not a list of bans; mend or delete it (without it nobody is banned)", path.display()),
-    }
-}
-
-fn write(path: &Path, bans: Vec<Value>) -> Result<()> {
-    write_atomically(path, &serde_json::to_vec_pretty(&json!({"bans": bans}))?, false)?;
-    println!("a running node takes it in on `kill -HUP`, others when they start");
-    Ok(())
+    write_atomically(path, &bans.to_json()?, false)
 }

@@ -146,9 +146,10 @@ fn addresses(flags: &Flags, state: &Path, config: &NodeConfig, own: &NodeId) -> 
     let mut known = flags.addresses.clone();
     if known.is_empty() {
         known = config.external.clone().unwrap_or_default();
-        known.extend(Status::read(state)?.into_iter().flat_map(|(status, _)| status.listening));
+        let told = Status::read(state)?.map(|(status, _)| status);
+        known.extend(told.into_iter().flat_map(|status| [status.external, status.listening].concat()));
         if known.is_empty() {
-            known = config.listen().iter().flat_map(|address| specified(address, &interfaces())).collect();
+            known = config.listen.iter().flatten().flat_map(|address| specified(address, &interfaces())).collect();
         }
         if known.iter().any(|address| !is_loopback(address)) {
             known.retain(|address| !is_loopback(address));

@@ -23,7 +23,7 @@ pub(super) struct Flags {
     admin: Option<PathBuf>,
 }
 
-/// Writes the admin's next list; the node tells it to the others when it starts, or on SIGHUP.
+/// Writes the admin's next list; the node sees it within seconds, or when it starts, and tells it to the others.
 pub(super) fn run(flags: &Flags) -> Result<()> {
     let state = flags.state.folder();
     let charter = read_charter(&state.join(store::CHARTER))?;
@@ -44,6 +44,5 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     println!("{} members revoked by {}, list {}", list.members.len(), list.admin, list.number);
     lists.push(list);
     write_cbor(&state.join(store::REVOCATIONS), &lists)?;
-    println!("it spreads when this node starts, or by `kill -HUP` while it runs");
     Ok(())
 }

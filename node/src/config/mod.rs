@@ -1,6 +1,7 @@
 //! Files that people write: read, checked, and refused in one sentence that says what, where and how to mend it.
 
 mod edit;
+mod network;
 mod node;
 mod training;
 

@@ -32,27 +32,32 @@ pub struct NodeConfig {
     /// It never leaves this node.
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// Where to listen; may be given more than once.
+    /// Where to listen; may be given more than once [default: all interfaces, TCP and QUIC on one free port number].
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Vec<Multiaddr>>,
-    /// Where to find a first peer; may be given more than once. The others are learnt from it.
+    /// Where to find a first peer (any node of the network will do: /ip4/.., /dns4/.., /dnsaddr/..); may be given more
+    /// than once. The others are learnt from it, and remembered.
     #[arg(long = "peer", alias = "bootstrap", value_name = "ADDR")]
     pub bootstrap: Option<Vec<Multiaddr>>,
-    /// Where this node can be reached from outside, if it cannot find out; may be given more than once.
+    /// Where others reach this node, if you know: a forwarded port, a DNS name; may be given more than once.
     #[arg(long, value_name = "ADDR")]
     pub external: Option<Vec<Multiaddr>>,
-    /// Let others meet through this node, which must be reachable from outside.
+    /// Carry connections between nodes that cannot reach each other. For nodes that others can reach.
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub relay: Option<bool>,
-    /// Do not look for peers on the local network.
+    /// Do not look for peers in the local network.
     #[arg(long = "no-mdns", num_args = 0, default_missing_value = "false")]
     pub mdns: Option<bool>,
-    /// Do not ask the router to open a port.
+    /// Do not ask the router for a port.
     #[arg(long = "no-upnp", num_args = 0, default_missing_value = "false")]
     pub upnp: Option<bool>,
-    /// A pre-shared key's file: only nodes with the same key connect, and by TCP only.
+    /// A file with a key that all nodes share, as other libp2p programs write it (swarm.key): without it nobody can
+    /// even begin a connection. TCP only.
     #[arg(long, value_name = "FILE")]
     pub psk: Option<PathBuf>,
+    /// Connections at most [default: 256].
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<u32>,
     /// Threads for computing [default: all cores].
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -145,6 +150,7 @@ impl NodeConfig {
             mdns: self.mdns.or(other.mdns),
             upnp: self.upnp.or(other.upnp),
             psk: self.psk.or(other.psk),
+            max_connections: self.max_connections.or(other.max_connections),
             threads: self.threads.or(other.threads),
             log: self.log.or(other.log),
             training: self.training.or(other.training),
@@ -154,12 +160,6 @@ impl NodeConfig {
     /// How the frozen model is loaded.
     pub fn frozen(&self) -> Options {
         Options { layers: self.layers, precision: self.precision.unwrap_or_default() }
-    }
-
-    /// Where to listen.
-    pub fn listen(&self) -> Vec<Multiaddr> {
-        let any = ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
-        self.listen.clone().unwrap_or_else(|| any.iter().filter_map(|address| address.parse().ok()).collect())
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
             .collect();
         let full: NodeConfig = toml::from_str(&uncommented).unwrap();
         let table = toml::Table::try_from(&full).unwrap();
-        assert_eq!(table.len(), 14, "{uncommented}");
+        assert_eq!(table.len(), 15, "{uncommented}");
         assert_eq!(table["training"].as_table().unwrap().len(), 14);
     }
 

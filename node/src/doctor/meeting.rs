@@ -4,9 +4,11 @@ use super::{Finding, Patient};
 use crate::{
     events,
     exit::Ending,
-    net::{NetEvent, Network},
+    net::{NetEvent, Network, Settings},
+    store::read_membership,
 };
 use heterotune_protocol::message::Context;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 use serde_json::{Map, Value};
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -43,9 +45,16 @@ async fn call(patient: &Patient) -> (Finding, Option<Ending>) {
     else {
         return (Finding::skipped("peers", "no charter, no key or no address of a peer"), None);
     };
-    let opened = Context::new(charter.clone()).map_err(anyhow::Error::from);
-    let opened = opened.and_then(|context| Network::new(identity, Arc::new(context), bootstrap.clone()));
-    let mut network = match opened {
+    let open = || -> anyhow::Result<Network> {
+        let settings = Settings {
+            bootstrap: bootstrap.clone(),
+            psk: patient.config.network()?.psk,
+            membership: read_membership(&patient.state)?,
+            ..Settings::default()
+        };
+        Network::new(identity, Arc::new(Context::new(charter.clone())?), settings)
+    };
+    let mut network = match open() {
         Ok(network) => network,
         Err(error) => return (Finding::error("peers", format!("{error:#}"), "mend the charter"), None),
     };
@@ -59,7 +68,7 @@ async fn call(patient: &Patient) -> (Finding, Option<Ending>) {
             }
         };
         match event {
-            NetEvent::Connected(node, address) => {
+            NetEvent::Connected(node, address, _) => {
                 let cause = format!("{} at {address} is in the same network", node.short());
                 return (Finding::ok("peers", cause), None);
             }
@@ -95,9 +104,12 @@ fn told(patient: &Patient) -> Vec<Finding> {
         Some(address) => Finding::ok("dial-back", format!("peers have called back at {address}")),
         None => Finding::skipped("dial-back", "no peer has called back yet"),
     });
-    if let Some(address) = last("relayed").and_then(|event| event.get("address")?.as_str()) {
-        findings.push(Finding::ok("relay", format!("reserved: {address}")));
-    }
+    let listening = patient.running.as_ref().map_or(&[][..], |status| &status.listening);
+    let circuit = |address: &&Multiaddr| address.iter().any(|protocol| protocol == Protocol::P2pCircuit);
+    findings.push(match listening.iter().find(circuit) {
+        Some(address) => Finding::ok("relay", format!("a place is reserved: {address}")),
+        None => Finding::skipped("relay", "no place is reserved: none is needed, or no relay is known"),
+    });
     findings
 }
 

@@ -74,7 +74,10 @@ pub(super) fn ports(patient: &Patient) -> Vec<Finding> {
             }
         }
     };
-    patient.config.listen().iter().map(port).collect()
+    match &patient.config.listen {
+        Some(listen) => listen.iter().map(port).collect(),
+        None => vec![Finding::ok("port", "any that is free, another at each start; `listen` in node.toml sets one")],
+    }
 }
 
 /// Dials each bootstrap address, all at the same time.
