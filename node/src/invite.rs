@@ -1,8 +1,7 @@
 //! Invites: all that a node needs to find a network and to be let in, as one line of text.
 //!
-//! `heterotune1`, then base64url (RFC 4648, section 5, without padding) of the canonical CBOR bytes and the first
-//! [`CHECKSUM_BYTES`] bytes of their digest, so that a line that was cut off or altered on its way is told from a whole
-//! one. It is no secret, but where it carries a pre-shared key; what counts in it is signed.
+//! `heterotune1`, then base64url (RFC 4648, section 5, without padding) of the canonical CBOR bytes and the first eight
+//! bytes of their digest, so that a line that was cut off or altered on its way is told from a whole one. It is no secret, but where it carries a pre-shared key; what counts in it is signed.
 
 use data_encoding::BASE64URL_NOPAD;
 use heterotune_crypto::{Digest, NodeId};
