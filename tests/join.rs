@@ -76,7 +76,7 @@ fn invites_that_do_not_let_in_are_refused_and_change_nothing() {
     let address = "/ip4/127.0.0.1/tcp/1";
     let good = host.invite(address, &["--for", &key]);
     let charter = heterotune::config::read_charter(&host.state.join("charter.toml")).unwrap();
-    let admin = heterotune::store::read_identity(&host.state.join("identity.key")).unwrap();
+    let admin = heterotune::folder::read_identity(&host.state.join("identity.key")).unwrap();
     let signed = |admin: &Identity, expires| {
         let member: NodeId = key.parse().unwrap();
         let membership = Membership::sign(admin, &charter.id().unwrap(), member, expires).unwrap();
@@ -165,7 +165,7 @@ fn an_admin_revokes_once_more_each_time() {
     for key in &guests {
         stdout(host.verb("revoke").arg(key));
     }
-    let lists = heterotune::store::read_revocations(&host.state).unwrap();
+    let lists = heterotune::folder::read_revocations(&host.state).unwrap();
     let charter = heterotune::config::read_charter(&host.state.join("charter.toml")).unwrap();
     assert_eq!((lists.len(), lists[0].number), (1, 2));
     assert_eq!(lists[0].members, guests.iter().map(|key| key.parse().unwrap()).collect());

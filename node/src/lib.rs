@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`runtime`]: one select loop that carries what happens to `heterotune_protocol::round::State` and back
 //! - [`net`]: the libp2p swarm; [`invite`]: a way into a network; [`doctor`]: what would keep a node from running
-//! - [`store`], [`disk`], [`events`], [`status`]: the state folder; [`config`]: files people write; [`console`]: what is printed
+//! - [`store`], [`folder`], [`disk`], [`events`], [`status`]: the state folder; [`config`]: files people write; [`console`]: what is printed
 //! - [`backbone`]: frozen pretrained models, a family a file; [`data`]: samples from files; [`dema`]: adapters, projections, alignment;
 //!   [`hub`]: backbones from the Hugging Face hub;
 //!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
@@ -27,12 +27,14 @@ pub mod disk;
 pub mod doctor;
 pub mod events;
 pub mod exit;
+pub mod folder;
 pub mod hub;
 pub mod invite;
 pub mod lie;
 pub mod net;
 pub mod ops;
 pub mod runtime;
+mod signals;
 pub mod status;
 pub mod store;
 pub mod train;

@@ -8,11 +8,12 @@ use crate::{
     disk::{self, Crash, Disk, Done, Sorted},
     events::{self, EventLog, unix_ms},
     exit::Ending,
-    invite,
+    folder, invite,
     lie::Liar,
     net::{self, Ban, NetEvent, Network, Path, is_loopback},
+    signals::{reload_signal, stop_signal},
     status::Watch,
-    store::{self, Record, Store},
+    store::{Record, Store},
     train::{Learner, Settings},
     trainer::{Report, Trainer},
 };
@@ -47,9 +48,6 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The last head's way out, before the connections close.
 const LAST_WORDS: Duration = Duration::from_millis(750);
-
-/// How long a node has to stop by itself once its scenario's runner is gone.
-const LAST_RESORT: Duration = Duration::from_secs(15);
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -92,7 +90,7 @@ pub async fn run(options: Options) -> Result<()> {
     let charter = read_charter(&options.charter)?;
     let store = Store::open(&options.state)?;
     let identity = identity(&options, &store)?;
-    let membership = store::read_membership(&options.state)?;
+    let membership = folder::read_membership(&options.state)?;
     invite::admits(&charter, membership.as_ref(), &identity.id(), unix_ms() / 1_000)
         .with_context(|| format!("by {}", options.charter.display()))?;
     store.bind(&charter)?;
@@ -554,52 +552,6 @@ impl Grumbles {
         *told = told.saturating_add(1);
         *told <= GRUMBLES_A_MINUTE
     }
-}
-
-/// Ctrl-C, SIGTERM, and in a scenario the end of standard input: the runner holds its other end for as long as it
-/// lives, so that no child survives it, however it ends.
-fn stop_signal(in_scenario: bool) -> Result<Receiver<&'static str>> {
-    let (sender, receiver) = channel(1);
-    let interrupted = sender.clone();
-    #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .context("cannot listen for SIGTERM")?;
-    tokio::spawn(async move {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
-        let _ = interrupted.send("signal").await;
-    });
-    if in_scenario {
-        thread::Builder::new().name("stdin".into()).spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-            let _ = sender.blocking_send("the scenario's runner is gone");
-            // A node that hangs must not outlive its runner either.
-            thread::sleep(LAST_RESORT);
-            std::process::exit(1);
-        })?;
-    }
-    Ok(receiver)
-}
-
-/// SIGHUP, for a node of its own.
-fn reload_signal(in_scenario: bool) -> Result<Receiver<()>> {
-    let (sender, receiver) = channel(1);
-    #[cfg(unix)]
-    if !in_scenario {
-        let kind = tokio::signal::unix::SignalKind::hangup();
-        let mut hangup = tokio::signal::unix::signal(kind).context("cannot listen for SIGHUP")?;
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                let _ = sender.send(()).await;
-            }
-        });
-    }
-    Ok(receiver)
 }
 
 /// The most memory this process has held, in bytes; 0 where the system does not say.

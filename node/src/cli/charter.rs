@@ -5,7 +5,8 @@ use crate::{
     config::read_charter,
     data::Tokenizer,
     events,
-    store::{CHARTER, IDENTITY, read_identity, write_atomically},
+    folder::{CHARTER, IDENTITY, read_identity},
+    store::write_atomically,
 };
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};

@@ -4,10 +4,11 @@ use super::state::State;
 use crate::{
     config::{NodeConfig, read_charter},
     events::unix_ms,
+    folder,
     invite::{ADDRESSES_MAX, Invite, PSK_BYTES_MAX, TEXT_BYTES_MAX},
     net::{is_loopback, peer_id},
     status::Status,
-    store::{self, write_atomically},
+    store::write_atomically,
 };
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -70,8 +71,8 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         return Ok(());
     }
     let state = flags.state.folder();
-    let charter = read_charter(&state.join(store::CHARTER)).context("an invite needs the network's charter")?;
-    let own = store::read_identity(&state.join(store::IDENTITY))?;
+    let charter = read_charter(&state.join(folder::CHARTER)).context("an invite needs the network's charter")?;
+    let own = folder::read_identity(&state.join(folder::IDENTITY))?;
     let config = NodeConfig::read(&state)?;
     let invite = Invite {
         membership: membership(flags, &charter, &own)?,
@@ -108,7 +109,7 @@ pub(super) fn now() -> u64 {
 
 /// The key of an admin: in a file, or the node's own.
 pub(super) fn admin(file: Option<&Path>, charter: &Charter, own: &Identity) -> Result<Identity> {
-    let admin = file.map_or_else(|| Ok(own.clone()), store::read_identity)?;
+    let admin = file.map_or_else(|| Ok(own.clone()), folder::read_identity)?;
     if !charter.admission.admins().contains(&admin.id()) {
         bail!(
             "{} is no admin of the network; give the key file of one by --admin (the charter's admins are: {})",

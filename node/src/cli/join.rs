@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     config::NodeConfig,
+    folder::{self, write_cbor},
     invite::Invite,
-    store::{self, Store, write_atomically, write_cbor},
+    store::{Store, write_atomically},
 };
 use anyhow::Result;
 use clap::Args;
@@ -45,7 +46,7 @@ fn take(state: &Path, key: &NodeId, invite: &Invite, mut config: NodeConfig) -> 
     invite.admits(key, now())?;
     Store::open(state)?.bind(&invite.charter)?;
     if let Some(membership) = invite.membership.as_ref().filter(|membership| membership.member == *key) {
-        write_cbor(&state.join(store::MEMBERSHIP), membership)?;
+        write_cbor(&state.join(folder::MEMBERSHIP), membership)?;
     }
     if let Some(psk) = &invite.psk {
         let path = state.join("psk.key");

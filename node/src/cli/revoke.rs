@@ -3,7 +3,7 @@
 use super::{invite::admin, state::State};
 use crate::{
     config::read_charter,
-    store::{self, read_revocations, write_cbor},
+    folder::{self, read_revocations, write_cbor},
 };
 use anyhow::{Result, bail};
 use clap::Args;
@@ -26,7 +26,7 @@ pub(super) struct Flags {
 /// Writes the admin's next list; the node sees it within seconds, or when it starts, and tells it to the others.
 pub(super) fn run(flags: &Flags) -> Result<()> {
     let state = flags.state.folder();
-    let charter = read_charter(&state.join(store::CHARTER))?;
+    let charter = read_charter(&state.join(folder::CHARTER))?;
     if let Some(named) =
         flags.members.iter().find(|key| charter.founders.contains(key) || charter.members.contains(key))
     {
@@ -34,7 +34,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
             "{named} is named in the charter, and so cannot be revoked; `heterotune bans add` keeps it from this node"
         );
     }
-    let own = store::read_identity(&state.join(store::IDENTITY))?;
+    let own = folder::read_identity(&state.join(folder::IDENTITY))?;
     let admin = admin(flags.admin.as_deref(), &charter, &own)?;
     let mut lists = read_revocations(&state)?;
     let before = lists.iter().position(|list| list.admin == admin.id()).map(|at| lists.remove(at));
@@ -43,6 +43,6 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     let list = Revocations::sign(&admin, &charter.id()?, number + 1, members)?;
     println!("{} members revoked by {}, list {}", list.members.len(), list.admin, list.number);
     lists.push(list);
-    write_cbor(&state.join(store::REVOCATIONS), &lists)?;
+    write_cbor(&state.join(folder::REVOCATIONS), &lists)?;
     Ok(())
 }

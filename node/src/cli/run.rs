@@ -5,9 +5,8 @@ use crate::{
     config::NodeConfig,
     console::Console,
     disk::Crash,
-    doctor, hub,
+    doctor, folder, hub,
     runtime::{self, Options},
-    store,
 };
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -62,7 +61,7 @@ pub(super) fn start(state: PathBuf, charter: Option<PathBuf>, flags: NodeConfig,
         |what: &str| format!("--{what} is missing: give it, or set it in {}", NodeConfig::path(&state).display());
     let backbone = config.backbone.as_ref().with_context(|| missing("backbone"))?;
     let data = config.data.clone().with_context(|| missing("data"))?;
-    let kept = state.join(store::CHARTER);
+    let kept = state.join(folder::CHARTER);
     if charter.is_none() && !kept.exists() {
         bail!("{} belongs to no network yet: use `heterotune join INVITE`, or give --charter FILE", state.display());
     }

@@ -4,7 +4,7 @@ use super::{Finding, Patient};
 use crate::{
     config::{NodeConfig, read_charter},
     events::{self, unix_ms},
-    invite, store,
+    folder, invite,
 };
 use std::path::Path;
 
@@ -19,12 +19,12 @@ const EPOCH_MS: u64 = 1_767_225_600_000;
 
 /// The key file, and who else can read it.
 pub(super) fn key(patient: &Patient) -> Finding {
-    let path = patient.state.join(store::IDENTITY);
+    let path = patient.state.join(folder::IDENTITY);
     if !path.exists() {
         let mend = format!("heterotune init --state {}", patient.state.display());
         return Finding::error("key", format!("{} is not there", path.display()), mend);
     }
-    let identity = match store::read_identity(&path) {
+    let identity = match folder::read_identity(&path) {
         Ok(identity) => identity,
         Err(error) => return Finding::error("key", format!("{error:#}"), "restore it from a backup"),
     };
@@ -59,7 +59,7 @@ pub(super) fn settings(state: &Path) -> (NodeConfig, Finding) {
 
 /// The charter.
 pub(super) fn charter(patient: &Patient) -> Finding {
-    let path = patient.state.join(store::CHARTER);
+    let path = patient.state.join(folder::CHARTER);
     if !path.exists() {
         let cause = format!("{} is not there: this node is in no network yet", path.display());
         return Finding::error(
@@ -85,7 +85,7 @@ pub(super) fn membership(patient: &Patient) -> Finding {
     };
     let (node, now) = (identity.id(), unix_ms() / 1_000);
     let invite = format!("ask an admin of the network: heterotune invite --for {node}");
-    let membership = match store::read_membership(&patient.state) {
+    let membership = match folder::read_membership(&patient.state) {
         Ok(membership) => membership,
         Err(error) => return Finding::error("membership", format!("{error:#}"), invite),
     };

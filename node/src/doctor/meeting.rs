@@ -4,8 +4,8 @@ use super::{Finding, Patient};
 use crate::{
     events,
     exit::Ending,
+    folder::read_membership,
     net::{NetEvent, Network, Settings},
-    store::read_membership,
 };
 use heterotune_protocol::message::Context;
 use libp2p::{Multiaddr, multiaddr::Protocol};

@@ -15,8 +15,8 @@ mod reach;
 use crate::{
     config::{NodeConfig, read_charter},
     exit::Ending,
+    folder as files,
     status::Status,
-    store,
 };
 use heterotune_crypto::Identity;
 use heterotune_protocol::charter::Charter;
@@ -105,11 +105,11 @@ struct Patient {
 
 impl Patient {
     fn new(state: &Path, config: NodeConfig) -> Self {
-        let charter = state.join(store::CHARTER);
+        let charter = state.join(files::CHARTER);
         Self {
             state: state.into(),
             config,
-            identity: store::read_identity(&state.join(store::IDENTITY)).ok(),
+            identity: files::read_identity(&state.join(files::IDENTITY)).ok(),
             charter: charter.exists().then(|| read_charter(&charter).ok()).flatten(),
             running: Status::read(state).ok().flatten().filter(|(_, runs)| *runs).map(|(status, _)| status),
         }

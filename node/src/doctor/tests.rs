@@ -1,7 +1,10 @@
 //! Planted faults: each is found, by itself, with what mends it.
 
 use super::*;
-use crate::store::{Store, write_atomically, write_cbor};
+use crate::{
+    folder::write_cbor,
+    store::{Store, write_atomically},
+};
 use heterotune_crypto::Digest;
 use heterotune_protocol::{
     admission::{Admission, Membership},
@@ -42,12 +45,12 @@ impl Clinic {
     }
 
     fn write_charter(&self, change: impl FnOnce(&mut Charter)) -> Charter {
-        let own = store::read_identity(&self.state.join(store::IDENTITY)).unwrap().id();
+        let own = files::read_identity(&self.state.join(files::IDENTITY)).unwrap().id();
         let anchors = Anchors { digest: Anchors::digest_of(b"p0\n1\n"), count: 128 };
         let task = Task::ImageClassification { labels: vec!["0".into(), "1".into()] };
         let mut charter = Charter::new("clinic", vec![own], task, anchors);
         change(&mut charter);
-        let path = self.state.join(store::CHARTER);
+        let path = self.state.join(files::CHARTER);
         write_atomically(&path, toml::to_string(&charter).unwrap().as_bytes(), false).unwrap();
         charter
     }
@@ -91,7 +94,7 @@ async fn nothing_is_wrong_with_a_healthy_node() {
 async fn a_key_that_others_can_read() {
     use std::os::unix::fs::PermissionsExt;
     let clinic = Clinic::new();
-    let key = clinic.state.join(store::IDENTITY);
+    let key = clinic.state.join(files::IDENTITY);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     clinic.finds("key", Severity::Error, &["mode 0644", "chmod 600", "identity.key"]).await;
     let config = NodeConfig::read(&clinic.state).unwrap();
@@ -171,10 +174,10 @@ async fn a_membership_that_is_missing_or_over() {
         charter.admission = Admission::Invited { admins: vec![admin().id()] };
     });
     clinic.edit_settings(|text| format!("bootstrap = [\"/dnsaddr/example.invalid\"]\n{text}"));
-    let own = store::read_identity(&clinic.state.join(store::IDENTITY)).unwrap().id();
+    let own = files::read_identity(&clinic.state.join(files::IDENTITY)).unwrap().id();
     let told = |expires: u64| {
         let membership = Membership::sign(&admin(), &charter.id().unwrap(), own, expires).unwrap();
-        write_cbor(&clinic.state.join(store::MEMBERSHIP), &membership).unwrap();
+        write_cbor(&clinic.state.join(files::MEMBERSHIP), &membership).unwrap();
         let patient = Patient::new(&clinic.state, NodeConfig::read(&clinic.state).unwrap());
         folder::membership(&patient)
     };
@@ -186,7 +189,7 @@ async fn a_membership_that_is_missing_or_over() {
     assert_eq!(told(now + 86_400).severity, Severity::Warning);
     let over = told(now - 7_200);
     assert!(over.severity == Severity::Error && over.cause.contains("has expired 2 hours ago"), "{over}");
-    fs::write(clinic.state.join(store::MEMBERSHIP), Digest::ZERO.as_bytes()).unwrap();
+    fs::write(clinic.state.join(files::MEMBERSHIP), Digest::ZERO.as_bytes()).unwrap();
     let damaged = folder::membership(&Patient::new(&clinic.state, NodeConfig::default()));
     assert!(damaged.cause.contains("membership.cbor is damaged"), "{damaged}");
 }
