@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -38,9 +38,28 @@ pub fn read(folder: &Path) -> Result<impl Iterator<Item = Map<String, Value>>> {
     let file = File::open(&path).with_context(|| {
         format!("cannot read {}; is {} a node's state folder, and has the node run?", path.display(), folder.display())
     })?;
+    // As long as it is now: what is no file, as a device, has no end.
+    let bytes = |file: File| {
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        BufReader::new(file.take(length))
+    };
     let files = File::open(before).ok().into_iter().chain([file]);
-    let lines = files.flat_map(|file| BufReader::new(file).split(b'\n').map_while(Result::ok));
+    let lines = files.flat_map(move |file| bytes(file).split(b'\n').map_while(Result::ok));
     Ok(lines.filter_map(|line| serde_json::from_slice(&line).ok()))
+}
+
+/// The last bytes of a log that are looked at for its last event: the longest line has some 20 KB.
+const TAIL_BYTES: u64 = 64 * 1024;
+
+/// The last event in a state folder, if there is a log.
+pub fn last(folder: &Path) -> Option<Map<String, Value>> {
+    let [_, path] = paths(folder);
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+    let mut tail = Vec::new();
+    file.take(length.min(TAIL_BYTES)).read_to_end(&mut tail).ok()?;
+    tail.rsplit(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
 }
 
 /// An event log, open for appending.
@@ -78,7 +97,6 @@ impl EventLog {
 
     /// A node killed while it wrote leaves half a line; the next one starts on a line of its own.
     fn end_broken_line(&mut self) -> Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
         let mut last = [b'\n'];
         if self.file.seek(SeekFrom::End(-1)).is_ok() {
             let _ = self.file.read(&mut last);
@@ -162,6 +180,7 @@ mod tests {
         let mut log = EventLog::open(folder.path(), 2_000).unwrap();
         log.tell(&json!({"event": "left"})).unwrap();
         assert_eq!(read(folder.path()).unwrap().last().unwrap()["event"], "left");
+        assert_eq!(last(folder.path()).unwrap()["event"], "left");
     }
 
     #[test]
@@ -171,6 +190,9 @@ mod tests {
         EventLog::open(folder.path(), BYTES_MAX).unwrap().tell(&json!({"event": "started"})).unwrap();
         let kinds: Vec<_> = read(folder.path()).unwrap().map(|event| event["event"].clone()).collect();
         assert_eq!(kinds, ["left", "started"]);
+        fs::write(folder.path().join("events.jsonl"), "{\"event\": \"left\"}\n{\"eve").unwrap();
+        assert_eq!(last(folder.path()).unwrap()["event"], "left");
+        assert_eq!(last(&folder.path().join("none")), None);
         assert!(read(&folder.path().join("none")).err().unwrap().to_string().contains("has the node run?"));
     }
 }

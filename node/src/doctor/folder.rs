@@ -110,9 +110,7 @@ pub(super) fn clock(patient: &Patient) -> Finding {
     if now < EPOCH_MS {
         return Finding::error("clock", "the clock stands before the year 2026, so every membership looks valid", mend);
     }
-    let last = events::read(&patient.state)
-        .ok()
-        .and_then(|events| events.filter_map(|event| event.get("time_ms")?.as_u64()).max());
+    let last = events::last(&patient.state).and_then(|event| event.get("time_ms")?.as_u64());
     match last {
         Some(last) if last > now + BACK_MS => {
             let hours = (last - now) as f64 / 3.6e6;

@@ -91,7 +91,8 @@ fn told(patient: &Patient) -> Vec<Finding> {
     let mut findings = vec![match (peers.len(), run.iter().rfind(|event| is(event, "misfit"))) {
         (0, Some(misfit)) => {
             let reason = misfit.get("reason").and_then(Value::as_str).unwrap_or_default();
-            Finding::error("peers", format!("no peer suits: {reason}"), "the same charter and program on all nodes")
+            let cause = format!("nobody is connected, and who called does not belong here: {reason}");
+            Finding::warning("peers", cause, "the same charter and program on all nodes")
         }
         (0, None) => Finding::warning("peers", "nobody is connected", "`bootstrap` in node.toml, then kill -HUP"),
         (count, _) => {

@@ -119,6 +119,10 @@ impl Patient {
 /// What a node that starts should know: what warns of this machine and its files, without a look at the network.
 pub fn quick(state: &Path, config: &NodeConfig) -> Vec<Finding> {
     let patient = Patient::new(state, config.clone());
+    if patient.identity.is_none() {
+        // There is none yet, or the node itself says what is wrong with it.
+        return Vec::new();
+    }
     let findings = [folder::key(&patient), folder::clock(&patient), machine::disk(&patient), machine::memory(&patient)];
     findings.into_iter().filter(|finding| finding.severity >= Severity::Warning).collect()
 }
