@@ -119,12 +119,10 @@ impl Patient {
 /// What a node that starts should know: what warns of this machine and its files, without a look at the network.
 pub fn quick(state: &Path, config: &NodeConfig) -> Vec<Finding> {
     let patient = Patient::new(state, config.clone());
-    if patient.identity.is_none() {
-        // There is none yet, or the node itself says what is wrong with it.
-        return Vec::new();
-    }
-    let findings = [folder::key(&patient), folder::clock(&patient), machine::disk(&patient), machine::memory(&patient)];
-    findings.into_iter().filter(|finding| finding.severity >= Severity::Warning).collect()
+    // Where there is no key yet one is made, and the node itself says what is wrong with a damaged one.
+    let key = patient.identity.is_some().then(|| folder::key(&patient));
+    let rest = [folder::clock(&patient), machine::disk(&patient), machine::memory(&patient)];
+    key.into_iter().chain(rest).filter(|finding| finding.severity >= Severity::Warning).collect()
 }
 
 /// Examines the node of a state folder, run with these flags. `offline` dials nobody.
