@@ -44,6 +44,9 @@ fn free_disk(folder: &Path) -> Option<u64> {
 pub(super) fn memory(patient: &Patient) -> Finding {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
+    if system.total_memory() == 0 {
+        return Finding::skipped("memory", "the system does not say how much there is");
+    }
     let (total, free) = match system.cgroup_limits() {
         Some(limits) => (limits.total_memory, limits.free_memory.min(system.available_memory())),
         None => (system.total_memory(), system.available_memory()),
