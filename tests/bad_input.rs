@@ -8,7 +8,7 @@ mod common;
 mod desk;
 
 use common::process::{Node, Process, events, has, heterotune};
-use desk::{Desk, refuses};
+use desk::{Desk, refuses, refuses_with_status};
 use std::{fs, net::TcpListener};
 
 #[test]
@@ -138,7 +138,7 @@ fn a_key_that_is_not_among_the_founders() {
     let key = heterotune().arg("init").arg("--state").arg(&state).output().unwrap();
     let key = String::from_utf8(key.stdout).unwrap();
     let ended = Node::start(&state, |command| desk.arguments(command)).process.wait();
-    refuses(ended, &[key.trim(), "is neither among the founders nor among the members", "charter.toml"]);
+    refuses_with_status(ended, 3, &[key.trim(), "is neither among the founders nor among the members", "charter.toml"]);
 }
 
 #[test]
@@ -199,7 +199,11 @@ fn two_nodes_with_different_charters() {
         })
     };
     let ended = dial(&desk.second).process.wait();
-    refuses(ended, &["does not belong to this network", "adapter.rank (here 8, there 16)", "the same charter file"]);
+    refuses_with_status(
+        ended,
+        3,
+        &["does not belong to this network", "adapter.rank (here 8, there 16)", "the same charter file"],
+    );
     let misfit = patient.wait_for("the misfit", |event| has(event, "misfit", None));
     assert!(misfit["reason"].as_str().unwrap().contains("adapter.rank (here 16, there 8)"), "{misfit}");
 

@@ -2,6 +2,7 @@
 
 use crate::{
     events::EventLog,
+    status::Status,
     store::{Record, Store},
 };
 use anyhow::{Context as _, Result, bail};
@@ -18,6 +19,7 @@ const QUEUE: usize = 4_096;
 enum Job {
     Keep(Vec<Record>, Vec<Output>),
     Tell(Value),
+    Show(Status),
     Flush(mpsc::SyncSender<()>),
 }
 
@@ -122,6 +124,10 @@ impl Disk {
                     Job::Keep(records, outputs) if records.is_empty() => Ok(Some(outputs)),
                     Job::Keep(records, outputs) => keeper.keep(&records).map(|()| Some(outputs)),
                     Job::Tell(event) => log.tell(&event).map(|()| None),
+                    Job::Show(status) => {
+                        let _ = status.write(keeper.store.folder());
+                        Ok(None)
+                    }
                     Job::Flush(flushed) => {
                         let _ = flushed.send(());
                         Ok(None)
@@ -157,6 +163,11 @@ impl Disk {
             Ok(()) | Err(mpsc::TrySendError::Full(_)) => Ok(()),
             Err(mpsc::TrySendError::Disconnected(_)) => bail!("the disk has failed"),
         }
+    }
+
+    /// Writes what people look at while the node runs. A disk that is too slow for it, or full, does without.
+    pub fn show(&self, status: Status) {
+        let _ = self.jobs.try_send(Job::Show(status));
     }
 
     /// Waits until everything so far is written, and gives the first failure among what the disk says meanwhile. For

@@ -1,7 +1,7 @@
 //! The program `heterotune`.
 
 use clap::Parser;
-use heterotune::cli::Cli;
+use heterotune::{cli::Cli, exit};
 use std::{env, io::Write as _, process::ExitCode, thread};
 
 fn main() -> ExitCode {
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Not `eprintln!`, which panics where standard error cannot be written.
             let _ = writeln!(std::io::stderr(), "heterotune: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(exit::status(&error))
         }
     }
 }

@@ -3,11 +3,16 @@
 
 use crate::{
     backbone,
-    config::read_charter,
+    config::{NodeConfig, read_charter},
+    console::Console,
     disk::{self, Crash, Disk, Done, Sorted},
-    events::{EventLog, unix_ms},
+    events::{self, EventLog, unix_ms},
+    exit::Ending,
+    folder, invite,
     lie::Liar,
-    net::{NetEvent, Network, is_loopback},
+    net::{self, Ban, NetEvent, Network, Path, is_loopback},
+    signals::{reload_signal, stop_signal},
+    status::Watch,
     store::{Record, Store},
     train::{Learner, Settings},
     trainer::{Report, Trainer},
@@ -22,11 +27,9 @@ use heterotune_protocol::{
     round::{Contribution, Event, Input, Job, Output, Product, State},
 };
 use heterotune_scenarios::Lie;
-use libp2p::Multiaddr;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -46,9 +49,6 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// The last head's way out, before the connections close.
 const LAST_WORDS: Duration = Duration::from_millis(750);
 
-/// How long a node has to stop by itself once its scenario's runner is gone.
-const LAST_RESORT: Duration = Duration::from_secs(15);
-
 /// What a node is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -62,16 +62,18 @@ pub struct Options {
     pub frozen: backbone::Options,
     /// The data folder.
     pub data: PathBuf,
-    /// Addresses to listen on.
-    pub listen: Vec<Multiaddr>,
-    /// Addresses of peers to begin with.
-    pub peers: Vec<Multiaddr>,
+    /// How it is reached, and reaches others. In a scenario nothing beyond the loopback is asked.
+    pub network: net::Settings,
     /// How to train.
     pub training: Settings,
     /// Threads for fusing.
     pub threads: usize,
     /// Whether to measure what the node reaches alone.
     pub alone: bool,
+    /// What is printed on standard error.
+    pub console: Console,
+    /// The flags on the command line, which also win over a `node.toml` that is read again.
+    pub flags: NodeConfig,
     /// In a scenario: the seed and name that the identity derives from.
     pub scenario: Option<(u64, String)>,
     /// In a scenario: what it tells the others in place of what is true. Without one it tells the truth.
@@ -88,22 +90,23 @@ pub async fn run(options: Options) -> Result<()> {
     let charter = read_charter(&options.charter)?;
     let store = Store::open(&options.state)?;
     let identity = identity(&options, &store)?;
-    if ![&charter.founders, &charter.members].iter().any(|keys| keys.contains(&identity.id())) {
-        bail!(
-            "this node's key {} is neither among the founders nor among the members in {}; add it there, on all nodes, or use the state folder of a member",
-            identity.id(),
-            options.charter.display()
-        );
-    }
+    let membership = folder::read_membership(&options.state)?;
+    invite::admits(&charter, membership.as_ref(), &identity.id(), unix_ms() / 1_000)
+        .with_context(|| format!("by {}", options.charter.display()))?;
     store.bind(&charter)?;
     let saved = store.load()?;
-    let log = EventLog::open(&options.state)?;
+    // The runner of a scenario follows one file.
+    let log = EventLog::open(&options.state, if options.scenario.is_some() { u64::MAX } else { events::BYTES_MAX })?;
 
     let context = Arc::new(Context::new(charter.clone())?);
-    let mut network = Network::new(&identity, context.clone(), options.peers.clone())?;
-    for address in &options.listen {
-        network.listen(address)?;
-    }
+    let settings = net::Settings {
+        mdns: options.network.mdns && options.scenario.is_none(),
+        upnp: options.network.upnp && options.scenario.is_none(),
+        membership,
+        folder: Some(options.state.clone()),
+        ..options.network.clone()
+    };
+    let network = Network::new(&identity, context.clone(), settings)?;
 
     let (done_sender, done) = channel(QUEUE);
     let (report_sender, reports) = channel(QUEUE);
@@ -119,6 +122,7 @@ pub async fn run(options: Options) -> Result<()> {
     let liar = options.scenario.as_ref().zip(options.lie);
     let liar = liar.map(|((seed, _), lie)| Liar::new(lie, *seed, identity.id(), context.clone()));
     let node = Node {
+        id: identity.id(),
         state: State::new(context, identity.clone(), saved),
         network,
         trainer,
@@ -129,6 +133,8 @@ pub async fn run(options: Options) -> Result<()> {
         products: product_sender,
         keeping: 0,
         grumbles: Grumbles::default(),
+        console: options.console,
+        watch: Watch::default(),
         started: Instant::now(),
         started_ms: unix_ms(),
         evaluated: false,
@@ -142,7 +148,9 @@ const QUEUE: usize = 64;
 
 fn identity(options: &Options, store: &Store) -> Result<Identity> {
     let Some((seed, name)) = &options.scenario else { return store.identity() };
-    if let Some(address) = options.listen.iter().chain(&options.peers).find(|address| !is_loopback(address)) {
+    let net::Settings { listen, bootstrap, external, .. } = &options.network;
+    let mut addresses = listen.iter().chain(bootstrap).chain(external);
+    if let Some(address) = addresses.find(|address| !is_loopback(address)) {
         bail!(
             "--scenario derives the key from a seed that anyone can guess, so it works on the loopback only, not on {address}"
         );
@@ -153,6 +161,7 @@ fn identity(options: &Options, store: &Store) -> Result<Identity> {
 }
 
 struct Node {
+    id: NodeId,
     state: State,
     network: Network,
     trainer: Trainer,
@@ -164,6 +173,8 @@ struct Node {
     /// Writes that the disk has not reported yet.
     keeping: usize,
     grumbles: Grumbles,
+    console: Console,
+    watch: Watch,
     started: Instant,
     started_ms: u64,
     /// Whether the final mixture is evaluated.
@@ -182,7 +193,7 @@ impl Node {
     ) -> Result<()> {
         let result = self.begin(options, identity);
         let result = match result {
-            Ok(()) => self.select(options.scenario.is_some(), &mut done, &mut reports, &mut products).await,
+            Ok(()) => self.select(options, &mut done, &mut reports, &mut products).await,
             Err(error) => Err(error),
         };
         let last = match &result {
@@ -190,7 +201,7 @@ impl Node {
             Err(error) => json!({"event": "error", "message": format!("{error:#}")}),
         };
         let _ = self.disk.tell(last);
-        result.and(self.disk.flush(&mut done))
+        result.and(self.network.close()).and(self.disk.flush(&mut done))
     }
 
     fn begin(&mut self, options: &Options, identity: &Identity) -> Result<()> {
@@ -211,14 +222,15 @@ impl Node {
 
     async fn select(
         &mut self,
-        in_scenario: bool,
+        options: &Options,
         done: &mut Receiver<Done>,
         reports: &mut Receiver<Report>,
         products: &mut Receiver<Result<Product>>,
     ) -> Result<()> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut stop = stop_signal(in_scenario)?;
+        let mut stop = stop_signal(options.scenario.is_some())?;
+        let mut reload = reload_signal(options.scenario.is_some())?;
         loop {
             tokio::select! {
                 event = self.network.next() => self.on_network(event)?,
@@ -234,11 +246,15 @@ impl Node {
                 },
                 _ = ticks.tick() => {
                     self.network.tick();
+                    if let Some(status) = self.watch.due(&self.state, || self.network.traffic()) {
+                        self.disk.show(status);
+                    }
                     self.handle(Input::Tick)?;
                     if self.may_leave() {
                         return Ok(());
                     }
                 }
+                Some(()) = reload.recv() => self.reload(options)?,
                 Some(cause) = stop.recv() => {
                     self.tell(json!({"event": "stopped", "cause": cause}))?;
                     return Ok(());
@@ -321,10 +337,33 @@ impl Node {
     }
 
     fn tell(&self, event: Value) -> Result<()> {
+        self.console.show(&event);
         self.disk.tell(event)
     }
 
+    /// Reads again what may change while the node runs. A file that is wrong changes nothing.
+    fn reload(&mut self, options: &Options) -> Result<()> {
+        match NodeConfig::read(&options.state) {
+            Err(error) => self.not_reloaded(&error),
+            Ok(file) => {
+                let config = options.flags.clone().or(file);
+                self.console = Console::new(config.log.unwrap_or_default());
+                self.network.set_bootstrap(config.bootstrap.unwrap_or_default());
+                match self.network.reload() {
+                    Ok(()) => self.tell(json!({"event": "reloaded"})),
+                    Err(error) => self.not_reloaded(&error),
+                }
+            }
+        }
+    }
+
+    fn not_reloaded(&self, error: &anyhow::Error) -> Result<()> {
+        self.console.warn(&format!("not read again: {error:#}"));
+        self.tell(json!({"event": "not_reloaded", "reason": format!("{error:#}")}))
+    }
+
     fn on_event(&mut self, event: Event) -> Result<()> {
+        self.watch.note(&event);
         let mut value = serde_json::to_value(&event)?;
         if let (Event::RoundClosed { .. }, Value::Object(fields)) = (&event, &mut value) {
             let traffic = self.network.traffic();
@@ -340,6 +379,9 @@ impl Node {
         if !matches!(event, Event::Received { kind: Kind::Head, .. }) {
             self.tell(value)?;
         }
+        if let Event::Sealed { round, conflicts, .. } = &event {
+            conflicts.iter().for_each(|liar| self.ban(*liar, *round));
+        }
         if let Event::Miscomputes { round, sealed, computed } = event {
             bail!(
                 "the network has sealed round {round} with the state {sealed}, and this node computes {computed} from the same updates: its processor or its program is at fault; run the same version as the others, or another machine"
@@ -348,14 +390,36 @@ impl Node {
         Ok(())
     }
 
+    /// Has nothing more to do with who has said two different things, once the network has sealed that it did.
+    fn ban(&mut self, peer: NodeId, round: u64) {
+        if peer != self.id {
+            let reason = format!("it said two different things in round {round}");
+            self.network.ban(Ban { peer, reason, proof: None, since: unix_ms() / 1_000 });
+        }
+    }
+
     fn on_network(&mut self, event: NetEvent) -> Result<()> {
         match event {
-            NetEvent::Listening(address) => self.tell(json!({"event": "listening", "address": address.to_string()})),
-            NetEvent::Connected(peer, address) => {
-                self.tell(json!({"event": "connected", "peer": peer, "address": address.to_string()}))?;
+            NetEvent::Listening(address) => {
+                self.watch.listening(&address);
+                self.tell(json!({"event": "listening", "address": address.to_string()}))
+            }
+            NetEvent::Reachable(address) => {
+                self.watch.reachable(&address);
+                self.tell(json!({"event": "reachable", "address": address.to_string()}))
+            }
+            NetEvent::Connected(peer, address, path) => {
+                self.watch.connected(peer, &address, path);
+                let address = address.to_string();
+                self.tell(json!({"event": "connected", "peer": peer, "address": address, "path": path}))?;
                 self.handle(Input::Connected(peer))
             }
+            NetEvent::Upgraded(peer, address) => {
+                self.watch.connected(peer, &address, Path::Direct);
+                self.tell(json!({"event": "upgraded", "peer": peer, "address": address.to_string()}))
+            }
             NetEvent::Disconnected(peer, cause) => {
+                self.watch.disconnected(&peer);
                 self.tell(json!({"event": "disconnected", "peer": peer, "cause": cause}))?;
                 self.handle(Input::Disconnected(peer))
             }
@@ -363,21 +427,27 @@ impl Node {
             NetEvent::Asked(ticket, pull) => self.handle(Input::Asked { ticket, pull }),
             NetEvent::Answered(from, batch) => self.handle(Input::Answered { from, batch }),
             NetEvent::Unanswered(from) => self.handle(Input::Unanswered { from }),
-            NetEvent::Misfit { peer, reason, given } => {
-                if given || self.grumbles.allow(None) {
-                    self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+            NetEvent::Misfit { peer, reason, hopeless } => {
+                if !hopeless && !self.grumbles.allow(None) {
+                    return Ok(());
                 }
-                if given {
-                    bail!("the peer {peer} does not belong to this network: {reason}");
+                self.tell(json!({"event": "misfit", "peer": peer.to_string(), "reason": reason}))?;
+                if hopeless {
+                    return Err(Ending::Refused { peer, reason }.into());
                 }
-                warn(&format!("a peer that does not belong to this network has called ({peer}): {reason}"));
+                self.console
+                    .warn(&format!("a peer that does not belong to this network has called ({peer}): {reason}"));
                 Ok(())
             }
             NetEvent::Unreachable(reason) => {
-                warn(&reason);
+                self.console.warn(&reason);
                 self.tell(json!({"event": "unreachable", "reason": reason}))
             }
-            NetEvent::Dropped(reason) => self.tell(json!({"event": "dropped", "reason": reason})),
+            NetEvent::Dropped(reason) => {
+                self.watch.dropped();
+                self.tell(json!({"event": "dropped", "reason": reason}))
+            }
+            NetEvent::Notice(notice) => self.tell(json!({"event": "notice", "notice": notice})),
         }
     }
 
@@ -482,41 +552,6 @@ impl Grumbles {
         *told = told.saturating_add(1);
         *told <= GRUMBLES_A_MINUTE
     }
-}
-
-/// Says something on standard error, if that can still be written.
-fn warn(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Ctrl-C, SIGTERM, and in a scenario the end of standard input: the runner holds its other end for as long as it
-/// lives, so that no child survives it, however it ends.
-fn stop_signal(in_scenario: bool) -> Result<Receiver<&'static str>> {
-    let (sender, receiver) = channel(1);
-    let interrupted = sender.clone();
-    #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .context("cannot listen for SIGTERM")?;
-    tokio::spawn(async move {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
-        let _ = interrupted.send("signal").await;
-    });
-    if in_scenario {
-        thread::Builder::new().name("stdin".into()).spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-            let _ = sender.blocking_send("the scenario's runner is gone");
-            // A node that hangs must not outlive its runner either.
-            thread::sleep(LAST_RESORT);
-            std::process::exit(1);
-        })?;
-    }
-    Ok(receiver)
 }
 
 /// The most memory this process has held, in bytes; 0 where the system does not say.

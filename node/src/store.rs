@@ -2,14 +2,18 @@
 //!
 //! - `identity.key`: the 32 secret bytes in hexadecimal, mode 0600.
 //! - `charter.toml`: the charter that this folder belongs to.
+//! - `membership.cbor`: an admin's invitation, where the charter does not name this node.
+//! - `node.toml`: what the node is run with ([`crate::config::NodeConfig`]).
 //! - `ledger.redb`: messages of the steps that are not sealed and of the last that are; the seals; the sealed state, and
 //!   the provisional ones since.
 //! - `private.safetensors`: the node's own projections and what rounding has kept back (written by the trainer).
 //! - `events.jsonl`: the event log ([`crate::events`]).
+//! - `peers.json`, `bans.json`, `revocations.cbor`: what the network's edge remembers (written by [`crate::net`]).
 //!
 //! A file is written under another name, synced and renamed; the ledger is a database with atomic commits. A node
 //! killed at any instant finds the state before or after its last write, never between.
 
+use crate::folder::{CHARTER, IDENTITY, read_identity};
 use anyhow::{Context as _, Result, bail};
 use heterotune_crypto::Identity;
 use heterotune_protocol::{
@@ -78,28 +82,25 @@ impl Store {
         Ok(Self { folder: folder.to_path_buf(), ledger })
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The folder's identity; a new one the first time.
     ///
     /// # Errors
     /// A key file that cannot be read or written, or is not one.
     pub fn identity(&self) -> Result<Identity> {
-        let path = self.folder.join("identity.key");
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let digest: heterotune_crypto::Digest = text.trim().parse().ok().with_context(|| {
-                    format!("{} is not a key file (64 hexadecimal digits); restore it from a backup", path.display())
-                })?;
-                Ok(Identity::from_secret(*digest.as_bytes()))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut secret = [0u8; 32];
-                getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no randomness for a key: {error}"))?;
-                let identity = Identity::from_secret(secret);
-                self.adopt(&identity)?;
-                Ok(identity)
-            }
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        let path = self.folder.join(IDENTITY);
+        if path.exists() {
+            return read_identity(&path);
         }
+        let mut secret = [0u8; 32];
+        getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no randomness for a key: {error}"))?;
+        let identity = Identity::from_secret(secret);
+        self.adopt(&identity)?;
+        Ok(identity)
     }
 
     /// Makes `identity` the folder's own.
@@ -107,7 +108,7 @@ impl Store {
     /// # Errors
     /// A folder that has another one, or cannot be written.
     pub fn adopt(&self, identity: &Identity) -> Result<()> {
-        let path = self.folder.join("identity.key");
+        let path = self.folder.join(IDENTITY);
         if path.exists() {
             if self.identity()?.id() != identity.id() {
                 bail!("{} holds another identity; give this node a --state of its own", path.display());
@@ -123,7 +124,7 @@ impl Store {
     /// # Errors
     /// A folder that belongs to another network.
     pub fn bind(&self, charter: &Charter) -> Result<()> {
-        let path = self.folder.join("charter.toml");
+        let path = self.folder.join(CHARTER);
         if !path.exists() {
             return write_atomically(&path, toml::to_string(charter)?.as_bytes(), false);
         }
@@ -170,6 +171,22 @@ impl Store {
             saved.seals.push(wire::decode(row?.1.value(), limits::SEAL_BYTES_MAX)?);
         }
         Ok(saved)
+    }
+
+    /// All seals since genesis, in order.
+    ///
+    /// # Errors
+    /// A ledger that cannot be read.
+    pub fn seals(&self) -> Result<Vec<Seal>> {
+        let read = || -> Result<Vec<Seal>> {
+            let reading = self.ledger.begin_read()?;
+            let table = match reading.open_table(SEALS) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            table.iter()?.map(|row| Ok(wire::decode(row?.1.value(), limits::SEAL_BYTES_MAX)?)).collect()
+        };
+        read().with_context(|| format!("cannot read {}", self.folder.join("ledger.redb").display()))
     }
 
     /// Writes records, all or none; they are on disk when this returns.
@@ -263,7 +280,6 @@ pub fn write_atomically(path: &Path, bytes: &[u8], secret: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
     /// A node that died while it made its ledger leaves at most a file under another name, whatever is in it.
     #[test]
     fn a_half_made_ledger_is_not_taken_for_one() {

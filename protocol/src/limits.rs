@@ -14,7 +14,7 @@ pub const ENVELOPE_BYTES_MAX: usize = 512;
 /// The largest payload that fits into a message.
 pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
 
-/// The largest request to a peer: an id list of one step (32 authors x 2 hashes), or a hello with a charter.
+/// The largest request to a peer: an id list of one step (32 authors x 2 hashes), or a hello with addresses.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// The largest answer of a peer: twelve of the largest messages, or the largest state. The rest is asked for again.
@@ -23,9 +23,18 @@ pub const RESPONSE_BYTES_MAX: usize = 12 * MESSAGE_BYTES_MAX;
 /// The largest charter, in CBOR or TOML: 16,384 members (67 bytes each in TOML) and 1,000 labels fit.
 pub const CHARTER_BYTES_MAX: usize = 1_280 * 1024;
 
-/// The largest charter that a hello carries, so that a difference can be named: 64 founders and 1,000 labels of 24
+/// The largest charter that a greeting carries, so that a difference can be named: 64 founders and 1,000 labels of 24
 /// bytes fit. Of a larger one it tells only the digest.
-pub const HELLO_CHARTER_BYTES_MAX: usize = 32 * 1024;
+pub const GREETING_CHARTER_BYTES_MAX: usize = 32 * 1024;
+
+/// The largest greeting: a charter, a membership (150 bytes), and the names of the fields.
+pub const GREETING_BYTES_MAX: usize = GREETING_CHARTER_BYTES_MAX + 512;
+
+/// The longest sentence with which a peer is refused: a list of all settings in which two charters differ is cut there.
+pub const REFUSAL_BYTES_MAX: usize = 1_024;
+
+/// The largest answer to a greeting: the sentence, and CBOR around it.
+pub const REPLY_BYTES_MAX: usize = REFUSAL_BYTES_MAX + 16;
 
 /// Founders of a network: each publishes kernels (33 KB) and statistics (23 KB), which newcomers fetch for ever.
 pub const FOUNDERS_MAX: usize = 64;

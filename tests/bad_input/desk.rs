@@ -120,8 +120,13 @@ impl Desk {
 
 /// Checks that a program ended with an error and one clear sentence.
 pub(crate) fn refuses(ended: Ended, keywords: &[&str]) {
+    refuses_with_status(ended, 1, keywords);
+}
+
+/// As [`refuses`], where the error has an exit status of its own.
+pub(crate) fn refuses_with_status(ended: Ended, status: i32, keywords: &[&str]) {
     let Ended { code, stdout, stderr } = ended;
-    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert_eq!((code, stdout.as_str()), (Some(status), ""), "{stderr}");
     assert!(stderr.starts_with("heterotune: ") && stderr.lines().count() == 1, "not one sentence: {stderr}");
     assert!(!stderr.contains("panicked") && !stderr.contains("Error("), "{stderr}");
     for keyword in keywords {

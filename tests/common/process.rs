@@ -129,9 +129,14 @@ impl Node {
 
     /// The same by a command that begins otherwise.
     pub(crate) fn start_with(mut command: Command, state: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
-        let before = events(state).len();
         command.arg("run").arg("--state").arg(state);
         arguments(&mut command);
+        Self::of(command, state)
+    }
+
+    /// The node that a whole command starts.
+    pub(crate) fn of(command: Command, state: &Path) -> Self {
+        let before = events(state).len();
         Self { process: Process::start(command, state), state: state.into(), before }
     }
 

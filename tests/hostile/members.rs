@@ -1,6 +1,6 @@
 //! Members of a network that the test plays itself: real swarms and real messages, no training.
 
-use heterotune::net::{NetEvent, Network};
+use heterotune::net::{NetEvent, Network, Settings};
 use heterotune_crypto::{Digest, Identity, NodeId};
 use heterotune_protocol::{
     charter::Charter,
@@ -40,7 +40,8 @@ enum Request {
 impl Member {
     /// Joins the network of the node at `address`.
     pub(crate) fn join(identity: Identity, context: Arc<Context>, address: &str) -> Self {
-        let network = Network::new(&identity, context.clone(), vec![address.parse().unwrap()]).unwrap();
+        let settings = Settings { bootstrap: vec![address.parse().unwrap()], ..Settings::default() };
+        let network = Network::new(&identity, context.clone(), settings).unwrap();
         let (requests, asked) = unbounded_channel();
         let (answers, batches) = unbounded_channel();
         tokio::spawn(drive(network, asked, answers));

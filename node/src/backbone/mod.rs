@@ -372,23 +372,32 @@ impl BackboneError {
 /// # Errors
 /// A family that is not known, a configuration that is not supported, files that are missing or damaged.
 pub fn load(folder: &Path, options: Options) -> Result<Box<dyn Backbone>, BackboneError> {
+    let family = family(folder)?;
+    match family.as_str() {
+        known if vision::MODEL_TYPES.contains(&known) => Ok(Box::new(Vit::load(folder, options)?)),
+        known if encoder::MODEL_TYPES.contains(&known) => Ok(Box::new(encoder::Encoder::load(folder, options)?)),
+        _ => Ok(Box::new(Decoder::load(folder, options)?)),
+    }
+}
+
+/// The family of the backbone in `folder`, as its `config.json` calls it. No weights are read.
+///
+/// # Errors
+/// A family that is not known, or a configuration that is missing or damaged.
+pub fn family(folder: &Path) -> Result<String, BackboneError> {
     /// The one field that every configuration has.
     #[derive(Deserialize)]
     struct Family {
         model_type: String,
     }
     let path = folder.join("config.json");
-    let text = read_text(&path)?;
-    let family: Family = parse(&path, &text)?;
-    match family.model_type.as_str() {
-        known if vision::MODEL_TYPES.contains(&known) => Ok(Box::new(Vit::load(folder, options)?)),
-        known if encoder::MODEL_TYPES.contains(&known) => Ok(Box::new(encoder::Encoder::load(folder, options)?)),
-        known if decoder::FAMILIES.contains(&known) => Ok(Box::new(Decoder::load(folder, options)?)),
-        other => {
-            let known = [&vision::MODEL_TYPES[..], &encoder::MODEL_TYPES, &decoder::FAMILIES].concat().join(", ");
-            Err(BackboneError::file(&path, format!("model_type is \"{other}\", but a backbone is one of: {known}")))
-        }
+    let Family { model_type } = parse(&path, &read_text(&path)?)?;
+    let known = [&vision::MODEL_TYPES[..], &encoder::MODEL_TYPES, &decoder::FAMILIES].concat();
+    if known.contains(&model_type.as_str()) {
+        return Ok(model_type);
     }
+    let known = known.join(", ");
+    Err(BackboneError::file(&path, format!("model_type is \"{model_type}\", but a backbone is one of: {known}")))
 }
 
 /// The largest configuration file: the label lists of the largest classifiers take about 1 MB.

@@ -1,15 +1,18 @@
 //! `heterotune charter new|show`.
 
-use super::using::TaskKind;
+use super::{peers::bytes, state::State, using::TaskKind};
 use crate::{
     config::read_charter,
     data::{self, Tokenizer},
+    events,
+    folder::{CHARTER, IDENTITY, read_identity},
     store::write_atomically,
 };
 use anyhow::{Context as _, Result, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand, ValueEnum};
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
+    admission::Admission,
     charter::{Anchors, Charter, Closing, Task, Vocabulary},
     codec, limits,
     mixture::Layout,
@@ -28,98 +31,99 @@ use std::{
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Write a charter with the default settings. Edit the file before the first node runs; every node needs the same.
-    New {
-        /// The charter file to write.
-        file: PathBuf,
-        /// What people call the network.
-        #[arg(long)]
-        name: String,
-        /// A member's key, as `heterotune init` prints it; once for each member.
-        #[arg(long = "founder", value_name = "KEY", required = true)]
-        founders: Vec<NodeId>,
-        /// The key of a member who may come later, and takes no part in genesis; once for each.
-        #[arg(long = "member", value_name = "KEY")]
-        members: Vec<NodeId>,
-        /// A founder whose votes seal rounds; once for each [default: all founders, up to 31]. Of n, (n - 1) / 3 may lie
-        /// or be away.
-        #[arg(long = "sealer", value_name = "KEY")]
-        sealers: Vec<NodeId>,
-        /// Who closes a round: everyone by itself, sealed afterwards, or the round's elected leader.
-        #[arg(long, value_name = "everyone|leader", default_value = "everyone", value_parser = Options::closing)]
-        closing: Closing,
-        /// What is learnt: image-classification, text-classification or causal-lm.
-        #[arg(long, value_name = "TASK", default_value = "image-classification")]
-        task: TaskKind,
-        /// The labels of a classification, separated by commas.
-        #[arg(long, value_delimiter = ',')]
-        labels: Vec<String>,
-        /// For causal-lm: a backbone's folder; nodes with its tokenizer share a readout over its tokens. Once for each.
-        #[arg(long = "readout", value_name = "DIR")]
-        readouts: Vec<PathBuf>,
-        /// The file of public, unlabelled anchors that every node has beside its training data: images (.csv of pixels,
-        /// .bin of CIFAR records, ..) or texts (.jsonl, ..) [default: those that ship with the program for the task,
-        /// written beside the charter]. Those like the training data align best.
-        #[arg(long, value_name = "FILE")]
-        anchors: Option<PathBuf>,
-        /// How many rounds to run; 0 for no end.
-        #[arg(long, default_value_t = 10)]
-        rounds: u64,
-        /// Makes the network another one when it is founded anew with the same settings.
-        #[arg(long, default_value_t = 0)]
-        nonce: u64,
-    },
+    New(Box<New>),
     /// Check a charter and show what it means.
     Show {
-        /// The charter file.
-        file: PathBuf,
+        /// The charter file [default: charter.toml in the state folder].
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        state: State,
         /// Print it as JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
+#[derive(Debug, Args)]
+pub(super) struct New {
+    /// The charter file to write [default: charter.toml in the state folder, where `run` and `invite` look for it].
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    state: State,
+    /// What people call the network.
+    #[arg(long)]
+    name: String,
+    /// A member's key, as `heterotune init` prints it; once for each member [default: this node's own].
+    #[arg(long = "founder", value_name = "KEY")]
+    founders: Vec<NodeId>,
+    /// The key of a member who may come later, and takes no part in genesis; once for each.
+    #[arg(long = "member", value_name = "KEY")]
+    members: Vec<NodeId>,
+    /// Who may join beside those: nobody, whom an admin invites, or anyone. In an open network the fusion has no
+    /// defence against a majority of keys, which cost nothing to make.
+    #[arg(long, value_name = "KIND", default_value = "allowlist")]
+    admission: AdmissionKind,
+    /// The key of one who may invite and revoke, in an invited network; once for each [default: this node's own].
+    #[arg(long = "admin", value_name = "KEY")]
+    admins: Vec<NodeId>,
+    /// A founder whose votes seal rounds; once for each [default: all founders, up to 31; must be given in an open
+    /// network]. Of n, (n - 1) / 3 may lie or be away.
+    #[arg(long = "sealer", value_name = "KEY")]
+    sealers: Vec<NodeId>,
+    /// Who closes a round: everyone by itself, sealed afterwards, or the round's elected leader.
+    #[arg(long, value_name = "everyone|leader", default_value = "everyone", value_parser = Options::closing)]
+    closing: Closing,
+    /// What is learnt: image-classification, text-classification or causal-lm.
+    #[arg(long, value_name = "TASK", default_value = "image-classification")]
+    task: TaskKind,
+    /// The labels of a classification, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    labels: Vec<String>,
+    /// For causal-lm: a backbone's folder; nodes with its tokenizer share a readout over its tokens. Once for each.
+    #[arg(long = "readout", value_name = "DIR")]
+    readouts: Vec<PathBuf>,
+    /// The file of public, unlabelled anchors that every node has beside its training data: images (.csv of pixels,
+    /// .bin of CIFAR records, ..) or texts (.jsonl, ..) [default: those that ship with the program for the task,
+    /// written beside the charter]. Those like the training data align best.
+    #[arg(long, value_name = "FILE")]
+    anchors: Option<PathBuf>,
+    /// How many rounds to run; 0 for no end.
+    #[arg(long, default_value_t = 10)]
+    rounds: u64,
+    /// Makes the network another one when it is founded anew with the same settings.
+    #[arg(long, default_value_t = 0)]
+    nonce: u64,
+}
+
+/// Who may join, as it is said on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AdmissionKind {
+    /// Nobody but the founders and members.
+    Allowlist,
+    /// Whom an admin invites.
+    Invited,
+    /// Anyone.
+    Open,
+}
+
 pub(super) fn run(verb: &Verb) -> Result<()> {
     match verb {
-        Verb::New {
-            file,
-            name,
-            founders,
-            members,
-            sealers,
-            closing,
-            task,
-            labels,
-            readouts,
-            anchors,
-            rounds,
-            nonce,
-        } => {
+        Verb::New(new) => {
+            let state = new.state.folder();
+            let file = new.file.clone().unwrap_or_else(|| state.join(CHARTER));
             if file.exists() {
                 bail!("{} is there already; choose another name, or delete it first", file.display());
             }
-            let shipped = task.anchors();
-            let public = match anchors {
-                Some(path) => anchors_of(path)?,
-                None => Anchors { digest: Anchors::digest_of(shipped.bytes), count: shipped.count },
-            };
-            let mut charter = Charter::new(name, founders.clone(), task.of(labels, readouts)?, public);
-            charter.members = members.clone();
-            if !sealers.is_empty() {
-                charter.sealers = sealers.clone();
-            }
-            let contributors = (founders.len() + members.len()).min(charter.rounds.contributors.into());
-            charter.rounds.quorum = u16::try_from(contributors * 2 / 3 + 1).unwrap_or(u16::MAX);
-            (charter.rounds.total, charter.rounds.closing) = (*rounds, *closing);
-            charter.nonce = *nonce;
-            charter.check()?;
-            if anchors.is_none() {
+            let charter = new.charter(&state)?;
+            if new.anchors.is_none() {
+                let shipped = new.task.anchors();
                 put(shipped, &file.with_file_name(shipped.name))?;
             }
-            write_atomically(file, toml::to_string(&charter)?.as_bytes(), false)?;
+            write_atomically(&file, toml::to_string(&charter)?.as_bytes(), false)?;
             explain(&charter)
         }
-        Verb::Show { file, json } => {
-            let charter = read_charter(file)?;
+        Verb::Show { file, state, json } => {
+            let charter = read_charter(&file.clone().unwrap_or_else(|| state.folder().join(CHARTER)))?;
             if *json {
                 println!("{}", serde_json::to_string_pretty(&charter)?);
                 return Ok(());
@@ -134,6 +138,52 @@ fn anchors_of(path: &Path) -> Result<Anchors> {
     let count = u16::try_from(data::count(path)?).unwrap_or(u16::MAX);
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Anchors { digest: Anchors::digest_of(&bytes), count })
+}
+
+impl New {
+    fn charter(&self, state: &Path) -> Result<Charter> {
+        let shipped = self.task.anchors();
+        let anchors = match &self.anchors {
+            Some(path) => anchors_of(path)?,
+            None => Anchors { digest: Anchors::digest_of(shipped.bytes), count: shipped.count },
+        };
+        let founders = or_own(&self.founders, state, "--founder")?;
+        let mut charter = Charter::new(&self.name, founders, self.task.of(&self.labels, &self.readouts)?, anchors);
+        charter.members = self.members.clone();
+        charter.admission = self.admission(state)?;
+        if !self.sealers.is_empty() {
+            charter.sealers = self.sealers.clone();
+        }
+        let contributors = (charter.founders.len() + self.members.len()).min(charter.rounds.contributors.into());
+        charter.rounds.quorum = u16::try_from(contributors * 2 / 3 + 1).unwrap_or(u16::MAX);
+        (charter.rounds.total, charter.rounds.closing) = (self.rounds, self.closing);
+        charter.nonce = self.nonce;
+        charter.check()?;
+        Ok(charter)
+    }
+
+    fn admission(&self, state: &Path) -> Result<Admission> {
+        match self.admission {
+            AdmissionKind::Invited => Ok(Admission::Invited { admins: or_own(&self.admins, state, "--admin")? }),
+            _ if !self.admins.is_empty() => bail!("--admin is for --admission invited"),
+            AdmissionKind::Allowlist => Ok(Admission::Allowlist),
+            AdmissionKind::Open if self.sealers.is_empty() => bail!(
+                "--sealer is missing: anyone may join an open network, so say whose votes are trusted to seal its rounds"
+            ),
+            AdmissionKind::Open => Ok(Admission::Open),
+        }
+    }
+}
+
+/// The keys that are given; otherwise this node's.
+fn or_own(keys: &[NodeId], state: &Path, flag: &str) -> Result<Vec<NodeId>> {
+    if !keys.is_empty() {
+        return Ok(keys.to_vec());
+    }
+    let own = read_identity(&state.join(IDENTITY));
+    Ok(vec![
+        own.with_context(|| format!("{flag} is missing, and this node has no key yet: run `heterotune init`"))?.id(),
+    ])
 }
 
 /// Writes the anchors that ship, unless they are there.
@@ -182,6 +232,9 @@ impl TaskKind {
     }
 }
 
+/// Mixtures that a node keeps: see `train::Snapshot`.
+const KEPT: usize = 17;
+
 fn explain(charter: &Charter) -> Result<()> {
     let values = Layout::new(charter).values();
     let update = values * codec::width(charter.codec.kind);
@@ -193,6 +246,14 @@ fn explain(charter: &Charter) -> Result<()> {
         charter.founders.len(),
         members.min(charter.rounds.contributors.into()),
         charter.rounds.quorum
+    );
+    println!(
+        "others      {}",
+        match &charter.admission {
+            Admission::Allowlist => "may not join".into(),
+            Admission::Invited { admins } => format!("may join whom one of {} admins invites", admins.len()),
+            Admission::Open => "may join, whoever they are: a majority of keys can teach it anything".into(),
+        }
     );
     let closing = match charter.rounds.closing {
         Closing::Everyone => format!("everyone closes, seals follow by up to {} rounds", charter.rounds.horizon),
@@ -222,6 +283,16 @@ fn explain(charter: &Charter) -> Result<()> {
     println!(
         "genesis     {} bytes of anchor kernels a member, once",
         usize::from(charter.adapter.slots) * anchors * (anchors + 1)
+    );
+    let contributors = members.clamp(1, charter.rounds.contributors.into());
+    println!(
+        "memory      {} while a round's updates are fused, beside the backbone",
+        bytes((values * (4 * contributors + 3 * 16)) as u64)
+    );
+    println!(
+        "disk        {} of mixtures and messages a node, and up to {} of event logs",
+        bytes((values * 4 * KEPT + (usize::from(charter.rounds.horizon) + 2) * contributors * update) as u64),
+        bytes(2 * events::BYTES_MAX)
     );
     println!("protocol    version {}, messages up to {} KiB", charter.protocol, limits::MESSAGE_BYTES_MAX / 1_024);
     Ok(())

@@ -1,19 +1,27 @@
-//! `heterotune init`: a state folder and a key.
+//! `heterotune init`: a state folder, a key, and a `node.toml` to fill in.
 
-use crate::store::Store;
+use super::state::State;
+use crate::{config::NodeConfig, store::Store};
 use anyhow::Result;
 use clap::Args;
-use std::path::PathBuf;
+use heterotune_crypto::Identity;
+use std::path::Path;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// The node's state folder; made if it is not there.
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    #[command(flatten)]
+    state: State,
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
-    let identity = Store::open(&flags.state)?.identity()?;
-    println!("{}", identity.id());
+    let state = flags.state.folder();
+    println!("{}", prepare(&state)?.id());
     Ok(())
+}
+
+/// Makes what a state folder lacks, and changes nothing that is there.
+pub(super) fn prepare(state: &Path) -> Result<Identity> {
+    let identity = Store::open(state)?.identity()?;
+    NodeConfig::found(state)?;
+    Ok(identity)
 }

@@ -1,15 +1,23 @@
 //! The command line: a verb a file.
 
+mod bans;
 mod charter;
+mod doctor;
 mod export;
 mod fetch;
 mod generate;
 mod init;
+mod invite;
+mod join;
+mod ledger;
 mod model;
+mod peers;
 mod pretrain;
+mod revoke;
 mod run;
 mod scenario;
 mod simulate;
+mod state;
 mod status;
 mod using;
 
@@ -18,14 +26,19 @@ use clap::{Parser, Subcommand};
 
 /// Fine-tune together, peer to peer: every node keeps its own model and its own data, and all share small adapters.
 ///
-/// To see it work: `heterotune quickstart`. To run a node of a network: `heterotune init`, `heterotune charter new`,
-/// `heterotune run`.
+/// To see it work: `heterotune quickstart`. To run a network of your own: `heterotune init` on every host, `heterotune
+/// charter new` and `heterotune invite` on one, `heterotune join` on the others, `heterotune run`. `heterotune doctor` says
+/// what is wrong.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 110)]
+#[command(version, max_term_width = 110, after_help = STATUSES)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
+
+/// See [`crate::exit`].
+const STATUSES: &str = "Exit status: 0 done; 1 an error; 2 a command line that cannot be understood; 3 the network does not \
+let this node in; 4 no peer can be reached.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -36,17 +49,32 @@ enum Verb {
     Scenario(scenario::Verb),
     /// Run a network of thousands of nodes in virtual time: loss, partitions, crashes, liars, from one seed.
     Simulate(simulate::Flags),
-    /// Make a node's state folder and its key; print the key for the charter.
+    /// Make a node's state folder, its key and a node.toml to fill in; print the key for the charter.
     Init(init::Flags),
     /// Write or show a charter: what all nodes of a network agree on.
     #[command(subcommand)]
     Charter(charter::Verb),
+    /// Print a line of text that lets another node into the network.
+    Invite(invite::Flags),
+    /// Join a network by an invite, and run.
+    Join(join::Flags),
+    /// Find out what keeps a node from running, and how to mend it.
+    Doctor(doctor::Flags),
     /// Download a backbone from the Hugging Face hub, or what is newer of it; print its folder.
     Fetch(fetch::Flags),
     /// Run one node.
     Run(run::Flags),
     /// Show where a node is, from its state folder.
     Status(status::Flags),
+    /// Show who is connected to a running node, and how.
+    Peers(peers::Flags),
+    /// Show, add or lift bans: whom a node has nothing to do with.
+    #[command(subcommand)]
+    Bans(bans::Verb),
+    /// Show the rounds that a node knows, and which of them are sealed.
+    Ledger(ledger::Flags),
+    /// Take back memberships that an admin has given.
+    Revoke(revoke::Flags),
     /// Measure a model: the perplexity of texts, or the share of texts or images whose label is told.
     Eval(using::Eval),
     /// Tell the labels of texts or images, a JSON line each.
@@ -73,9 +101,16 @@ impl Cli {
             Verb::Simulate(flags) => simulate::run(flags),
             Verb::Init(flags) => init::run(&flags),
             Verb::Charter(verb) => charter::run(&verb),
+            Verb::Invite(flags) => invite::run(&flags),
+            Verb::Join(flags) => join::run(flags),
+            Verb::Doctor(flags) => doctor::run(flags),
             Verb::Fetch(flags) => fetch::run(&flags),
             Verb::Run(flags) => run::run(flags),
             Verb::Status(flags) => status::run(&flags),
+            Verb::Peers(flags) => peers::run(&flags),
+            Verb::Bans(verb) => bans::run(&verb),
+            Verb::Ledger(flags) => ledger::run(&flags),
+            Verb::Revoke(flags) => revoke::run(&flags),
             Verb::Eval(flags) => using::eval(&flags),
             Verb::Predict(flags) => using::predict(&flags),
             Verb::Generate(flags) => generate::run(&flags),

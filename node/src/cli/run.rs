@@ -1,42 +1,34 @@
 //! `heterotune run`: one node.
 
 use crate::{
-    cli::model::{Frozen, Training},
+    cli::{fetch, state::State},
+    config::NodeConfig,
+    console::Console,
     disk::Crash,
+    doctor, folder, hub,
     runtime::{self, Options},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use heterotune_scenarios::Lie;
-use libp2p::Multiaddr;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// The node's state folder: key, ledger, private weights, event log. A node started again resumes from it.
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
-    /// The network's charter, the same file on every node.
+    #[command(flatten)]
+    state: State,
+    /// The network's charter, the same file on every node [default: charter.toml in the state folder].
     #[arg(long, value_name = "FILE")]
-    charter: PathBuf,
+    charter: Option<PathBuf>,
     #[command(flatten)]
-    frozen: Frozen,
-    /// The data: a folder with train.csv, anchors.csv and, if accuracy is to be measured, test.csv. With held.csv
-    /// (samples of your own that are not in train.csv) the node tests each mixture, and goes on using an earlier one
-    /// while newer ones are worse. It never leaves this node.
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
-    /// Where to listen; may be given more than once.
-    #[arg(long, value_name = "ADDR", default_values_t = default_listen())]
-    listen: Vec<Multiaddr>,
-    /// Where to find a first peer; may be given more than once. The others are learnt from it.
-    #[arg(long = "peer", value_name = "ADDR")]
-    peers: Vec<Multiaddr>,
-    /// Threads for computing [default: all cores].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    config: NodeConfig,
     #[command(flatten)]
-    training: Training,
+    play: Play,
+}
+
+/// What is no setting of a node, but of one run.
+#[derive(Debug, Default, Args)]
+pub(super) struct Play {
     /// Measure first what this node reaches alone, without the network.
     #[arg(long)]
     alone: bool,
@@ -51,36 +43,51 @@ pub(super) struct Flags {
     crash_at: Option<Crash>,
 }
 
-fn default_listen() -> Vec<Multiaddr> {
-    ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"].iter().filter_map(|address| address.parse().ok()).collect()
+pub(super) fn run(flags: Flags) -> Result<()> {
+    start(flags.state.folder(), flags.charter, flags.config, flags.play)
 }
 
-pub(super) fn run(flags: Flags) -> Result<()> {
-    let scenario = match &flags.scenario {
+/// Runs the node of a state folder, as its `node.toml` says where `flags` say nothing.
+pub(super) fn start(state: PathBuf, charter: Option<PathBuf>, flags: NodeConfig, play: Play) -> Result<()> {
+    let scenario = match &play.scenario {
         None => None,
         Some(text) => {
             let (seed, name) = text.split_once('/').context("--scenario must be SEED/NAME")?;
             Some((seed.parse().context("--scenario must be SEED/NAME, with a number as SEED")?, name.to_string()))
         }
     };
+    let config = flags.clone().or(NodeConfig::read(&state)?);
+    let missing =
+        |what: &str| format!("--{what} is missing: give it, or set it in {}", NodeConfig::path(&state).display());
+    let backbone = config.backbone.as_ref().with_context(|| missing("backbone"))?;
+    let data = config.data.clone().with_context(|| missing("data"))?;
+    let kept = state.join(folder::CHARTER);
+    if charter.is_none() && !kept.exists() {
+        bail!("{} belongs to no network yet: use `heterotune join INVITE`, or give --charter FILE", state.display());
+    }
+    let console = Console::new(config.log.unwrap_or_default());
+    if scenario.is_none() {
+        doctor::quick(&state, &config).iter().for_each(|finding| console.warn(&finding.to_string()));
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = flags.threads.unwrap_or(cores).max(1);
+    let threads = config.threads.unwrap_or(cores).max(1);
     // candle's kernels run on rayon's global pool, which reads its size once, here.
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start compute threads")?;
     let options = Options {
-        state: flags.state,
-        charter: flags.charter,
-        frozen: flags.frozen.options(),
-        backbone: flags.frozen.folder()?,
-        data: flags.data,
-        listen: flags.listen,
-        peers: flags.peers,
-        training: flags.training.settings(),
+        charter: charter.unwrap_or(kept),
+        frozen: config.frozen(),
+        backbone: hub::folder(backbone, &mut fetch::show())?,
+        data,
+        network: config.network()?,
+        training: config.training.settings(),
         threads,
-        alone: flags.alone,
+        alone: play.alone,
+        console,
+        flags,
         scenario,
-        lie: flags.lie,
-        crash: flags.crash_at,
+        lie: play.lie,
+        crash: play.crash_at,
+        state,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(runtime::run(options));

@@ -1,20 +1,19 @@
 //! `heterotune status`: where a node is, from its event log.
 
-use anyhow::{Context as _, Result};
+use super::{
+    peers::{self, age, bytes},
+    state::State,
+};
+use crate::{events, status};
+use anyhow::Result;
 use clap::Args;
 use serde_json::{Map, Value};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::{BufRead, BufReader},
-    path::PathBuf,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// The node's state folder.
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    #[command(flatten)]
+    state: State,
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
@@ -28,24 +27,15 @@ struct Status {
     connected: BTreeSet<String>,
     listening: BTreeSet<String>,
     refused: usize,
+    /// What the node has written beside its log, and whether it runs.
+    now: Option<(status::Status, bool)>,
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
-    let path = flags.state.join("events.jsonl");
-    let file = File::open(&path).with_context(|| {
-        format!(
-            "cannot read {}; is {} a node's state folder, and has the node run?",
-            path.display(),
-            flags.state.display()
-        )
-    })?;
+    let state = flags.state.folder();
     let mut status = Status::default();
-    for line in BufReader::new(file).lines() {
-        // The last line may be half written.
-        if let Ok(Value::Object(event)) = serde_json::from_str(&line?) {
-            status.take(event);
-        }
-    }
+    events::read(&state)?.for_each(|event| status.take(event));
+    status.now = status::Status::read(&state)?;
     if flags.json {
         println!("{}", serde_json::to_string_pretty(&status.json())?)
     } else {
@@ -58,7 +48,8 @@ impl Status {
     fn take(&mut self, event: Map<String, Value>) {
         let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
         match text("event").as_str() {
-            "started" => *self = Self::default(),
+            // A new log begins with the same line again.
+            "started" if self.last.get("started") != Some(&event) => *self = Self::default(),
             "connected" => drop(self.connected.insert(text("peer"))),
             "disconnected" => drop(self.connected.remove(&text("peer"))),
             "listening" => drop(self.listening.insert(text("address"))),
@@ -85,6 +76,8 @@ impl Status {
             format!("finished after {} rounds", self.field("finished", "rounds"))
         } else if has("left") || has("stopped") {
             "stopped".into()
+        } else if matches!(self.now, Some((_, false))) {
+            "gone without a word: it was killed, or its host was; start it again".into()
         } else if has("round_opened") {
             format!("in round {}", self.field("round_opened", "round"))
         } else {
@@ -102,7 +95,7 @@ impl Status {
             self.field("backbone", "width"),
             self.field("backbone", "depth")
         );
-        println!("connected   {} members", self.connected.len());
+        println!("connected   {} peers", self.connected.len());
         self.listening.iter().for_each(|address| println!("listening   {address}"));
         println!(
             "last round  {}: {} updates, agreement {}",
@@ -137,7 +130,20 @@ impl Status {
             }
         }
         println!("mixture     {}", self.field("round_closed", "mixture_hash"));
+        println!("training    {} a second", self.field("trained", "per_second"));
         println!("refused     {} messages", self.refused);
+        self.print_now();
+    }
+
+    fn print_now(&self) {
+        let Some((now, true)) = &self.now else { return };
+        println!("dropped     {} messages", now.dropped);
+        println!("traffic     {} out, {} in", bytes(now.traffic.bytes_out), bytes(now.traffic.bytes_in));
+        println!("seen        {} ago", age(events::unix_ms().saturating_sub(now.time_ms)));
+        if !now.peers.is_empty() {
+            println!();
+            peers::table(now);
+        }
     }
 
     fn json(&self) -> Value {
@@ -147,6 +153,8 @@ impl Status {
             "listening": self.listening,
             "refused": self.refused,
             "last": self.last,
+            "running": self.now.as_ref().is_some_and(|(_, runs)| *runs),
+            "now": self.now.as_ref().map(|(now, _)| now),
         })
     }
 }

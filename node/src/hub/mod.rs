@@ -172,6 +172,17 @@ pub fn folder(backbone: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<
     cached_or_fetched(&Config::from_env()?, &backbone.parse()?, progress)
 }
 
+/// As [`folder`], but nothing is fetched: none where the cache does not hold all of it.
+///
+/// # Errors
+/// A name or a setting that can't be one.
+pub fn local(backbone: &str) -> Result<Option<PathBuf>, HubError> {
+    if !backbone.starts_with(Model::PREFIX) {
+        return Ok(Some(backbone.into()));
+    }
+    Ok(Cache::new(&Config::from_env()?, &backbone.parse()?).whole().ok())
+}
+
 fn cached_or_fetched(
     config: &Config,
     model: &Model,

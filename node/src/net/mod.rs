@@ -1,21 +1,53 @@
-//! The network's edge: a libp2p swarm with two protocols of ours on it.
+//! The network's edge: a libp2p swarm, and who gets to it.
 //!
-//! - Gossip (`gossip`): one topic a network; what [`heterotune_protocol`] signs travels here.
-//! - Requests (`behaviour`, `hello`): hellos (who are you, whom do you know) and pulls (what did I miss).
+//! - Who comes in: every connection, direct or relayed, goes through the [gate](GateError) before any protocol gets a byte;
+//!   the [`Doorkeeper`] knows the charter, memberships, revocations and [bans](Ban).
+//! - How peers are found: addresses that were given, mDNS, Kademlia, what peers tell each other, and what an earlier life
+//!   has left in the address book ([`Peers`]).
+//! - How they are reached: TCP and QUIC, through a router (UPnP), a relay, or a hole in a NAT.
+//! - What they say: gossip, one topic a network, which carries what [`heterotune_protocol`] signs; and requests, hellos and
+//!   pulls.
 //!
-//! [`Network`] turns swarm events into [`NetEvent`]s and knows nothing of rounds. [`Peers`] keeps the addresses.
+//! [`Network`] turns swarm events into [`NetEvent`]s and knows nothing of rounds.
 
+mod address;
+mod bans;
 mod behaviour;
+mod differences;
+mod door;
+mod event;
+mod files;
+mod gate;
 mod gossip;
-mod hello;
+mod links;
+mod meeting;
 mod peers;
+mod per_ip;
+mod reach;
+mod requests;
+mod revoked;
+mod settings;
 mod swarm;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod traffic;
+mod transport;
 
+pub use address::is_loopback;
+pub use bans::{Ban, Bans};
+pub use differences::differences;
+pub use door::{Doorkeeper, Misfit};
+pub use event::NetEvent;
+pub use gate::{GateError, Refusal};
 pub use gossip::topic;
-pub use hello::differences;
-pub use peers::{Peers, is_loopback};
-pub use swarm::{NetEvent, Network};
+pub use links::Path;
+pub use peers::{Dial, Peers};
+pub use per_ip::Crowded;
+pub use revoked::Revoked;
+pub use settings::{CONNECTIONS_MAX, Settings, default_listen};
+pub use swarm::Network;
 pub use traffic::Traffic;
 
 use heterotune_crypto::{Identity, NodeId};
@@ -42,18 +74,4 @@ pub fn node_id(peer: &PeerId) -> Option<NodeId> {
     let envelope = bytes.strip_prefix(&[0x00, 0x24])?;
     let key = identity::PublicKey::try_decode_protobuf(envelope).ok()?.try_into_ed25519().ok()?;
     Some(NodeId::from_bytes(key.to_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_key_is_both_a_node_and_a_peer() {
-        let identity = Identity::from_seed(1, "a");
-        let peer = keypair(&identity).unwrap().public().to_peer_id();
-        assert_eq!(peer_id(&identity.id()), Some(peer));
-        assert_eq!(node_id(&peer), Some(identity.id()));
-        assert!(node_id(&identity::Keypair::generate_ed25519().public().to_peer_id()).is_some());
-    }
 }

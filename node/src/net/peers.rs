@@ -1,186 +1,287 @@
-//! The address book: where members may be reached, who is connected, and when to try again.
+//! The address book: where peers may be reached, how often that went well, and when to try again. It outlives the
+//! process in `peers.json`, so that a node finds its network when all those it was told of are gone.
 
-use super::node_id;
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use super::address::{named_peer, without_peer};
+use anyhow::{Context as _, Result, bail};
+use libp2p::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Reverse,
+    collections::BTreeMap,
+    fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
-/// Addresses remembered of one member: TCP and QUIC, on two interfaces.
-const ADDRESSES_MAX: usize = 4;
+/// Addresses remembered of one peer: TCP and QUIC, on a local and a public interface, and through two relays.
+pub(super) const ADDRESSES_MAX: usize = 8;
+
+/// Peers remembered.
+pub(super) const PEERS_MAX: usize = 1_024;
+
+/// Bytes of one address: two names of 63 characters and two peer ids fit.
+const ADDRESS_BYTES_MAX: usize = 256;
+
+/// The largest file: all addresses there may be, as text.
+const FILE_BYTES_MAX: u64 = (PEERS_MAX * ADDRESSES_MAX * (2 * ADDRESS_BYTES_MAX + 128)) as u64;
+
+/// Failures in a row after which an address is forgotten, if its peer has a better one.
+const FAILURES_MAX: u32 = 5;
+
+/// Peers dialled at a time.
+const DIALS_MAX: usize = 16;
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// The peers of a node.
+/// The longest pause of a node that has no peer at all.
+const RETRY_ALONE_MAX: Duration = Duration::from_secs(10);
+
+/// An address and how it has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    /// Ends in `/p2p/..`.
+    address: Multiaddr,
+    /// When a connection to it was last made, in seconds since 1970 (UTC); 0 for never.
+    last_success: u64,
+    /// Since then.
+    failures: u32,
+}
+
+impl Entry {
+    /// Better ones come first.
+    fn rank(&self) -> (u32, Reverse<u64>) {
+        (self.failures, Reverse(self.last_success))
+    }
+}
+
+/// An address that the user gave; never forgotten.
+#[derive(Debug)]
+struct Given {
+    address: Multiaddr,
+    /// Who has answered there.
+    peer: Option<PeerId>,
+    /// Whether whoever answered there was refused, or refused this node.
+    refused: bool,
+}
+
+/// Whom to dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// Who; whoever answers, if this is not known.
+    pub peer: Option<PeerId>,
+    /// Where, the best first.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// The address book of a node.
+#[derive(Debug)]
 pub struct Peers {
-    /// Members but this node, and their addresses, each ending in `/p2p/..`.
-    members: BTreeMap<PeerId, BTreeSet<Multiaddr>>,
-    /// Addresses given by the user; whoever answers there.
-    given: Vec<Multiaddr>,
-    connected: BTreeMap<PeerId, usize>,
-    /// Members that have been in this network since the start.
-    welcome: BTreeSet<PeerId>,
+    entries: BTreeMap<PeerId, Vec<Entry>>,
+    given: Vec<Given>,
+    /// Whether any peer has been connected since the start.
+    met: bool,
+    /// Whether there is something new to keep.
+    changed: bool,
     retry_at: Instant,
     retry_after: Duration,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    peers: BTreeMap<PeerId, Vec<Entry>>,
+}
+
 impl Peers {
-    /// The members of a network and the addresses that the user gave.
-    pub fn new(members: impl IntoIterator<Item = PeerId>, given: Vec<Multiaddr>) -> Self {
-        let members = members.into_iter().map(|member| (member, BTreeSet::new())).collect();
+    /// An empty book, and the addresses that the user gave.
+    pub fn new(given: Vec<Multiaddr>) -> Self {
+        let given = given.into_iter().map(|address| Given { peer: named_peer(&address), address, refused: false });
         Self {
-            members,
-            given,
-            connected: BTreeMap::new(),
-            welcome: BTreeSet::new(),
+            entries: BTreeMap::new(),
+            given: given.collect(),
+            met: false,
+            changed: false,
             retry_at: Instant::now(),
             retry_after: RETRY_MIN,
         }
     }
 
-    /// Whether a peer is a member.
-    pub fn is_member(&self, peer: &PeerId) -> bool {
-        self.members.contains_key(peer)
-    }
-
-    /// Remembers a member's address. Whether it is new, and the member not connected.
-    pub fn learn(&mut self, peer: &PeerId, address: Multiaddr) -> bool {
-        let connected = self.connected.contains_key(peer);
-        let Some(addresses) = self.members.get_mut(peer) else { return false };
-        let Ok(address) = address.with_p2p(*peer) else { return false };
-        addresses.len() < ADDRESSES_MAX && addresses.insert(address) && !connected
-    }
-
-    /// Forgets an address where nobody answers, to make room for one where somebody does.
-    pub fn forget(&mut self, address: &Multiaddr) {
-        for addresses in self.members.values_mut() {
-            addresses.remove(address);
+    /// Sets the addresses that the user gives. Of those that stay it is still known who answers there.
+    pub fn set_given(&mut self, addresses: Vec<Multiaddr>) {
+        let mut before = std::mem::take(&mut self.given);
+        for address in addresses {
+            let known = before.iter().position(|given| given.address == address).map(|at| before.swap_remove(at));
+            self.given.push(known.unwrap_or_else(|| Given { peer: named_peer(&address), address, refused: false }));
         }
+        self.retry_at = Instant::now();
     }
 
-    /// Notes that a member is in the same network.
-    pub fn welcomed(&mut self, peer: &PeerId) {
-        self.welcome.insert(*peer);
-    }
-
-    /// Whether a member has been in the same network since this node's start.
-    pub fn was_welcome(&self, peer: &PeerId) -> bool {
-        self.welcome.contains(peer)
-    }
-
-    /// Notes a connection. Whether it is the first to that peer.
-    pub fn connected(&mut self, peer: PeerId) -> bool {
-        self.retry_after = RETRY_MIN;
-        let connections = self.connected.entry(peer).or_default();
-        *connections += 1;
-        *connections == 1
-    }
-
-    /// Notes the end of one. Whether it was the last.
-    pub fn disconnected(&mut self, peer: &PeerId, left: u32) -> bool {
-        self.retry_after = RETRY_MIN;
-        self.retry_at = self.retry_at.min(Instant::now() + RETRY_MIN);
-        if left > 0 {
+    /// Remembers an address. Whether it is new.
+    pub fn learn(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
+        let Ok(address) = address.clone().with_p2p(*peer) else { return false };
+        if address.len() > ADDRESS_BYTES_MAX || self.entry(peer, &address).is_some() || !self.make_room(peer) {
             return false;
         }
-        self.connected.remove(peer).is_some()
-    }
-
-    /// Connected members.
-    pub fn connected_members(&self) -> impl Iterator<Item = &PeerId> {
-        self.connected.keys().filter(|peer| self.members.contains_key(peer))
-    }
-
-    /// Members that are not connected.
-    pub fn absent(&self) -> impl Iterator<Item = (&PeerId, &BTreeSet<Multiaddr>)> {
-        self.members.iter().filter(|(peer, _)| !self.connected.contains_key(peer))
-    }
-
-    /// Addresses of connected members, to tell others.
-    pub fn known_addresses(&self) -> impl Iterator<Item = &Multiaddr> {
-        self.connected_members().filter_map(|peer| self.members.get(peer)).flatten()
-    }
-
-    /// If it is time to try again: the user's addresses that nobody connected is known to be at, and whom to ask for
-    /// more. The pauses double while nothing changes.
-    pub fn retry(&mut self, now: Instant) -> Option<Vec<Multiaddr>> {
-        if now < self.retry_at || self.absent().next().is_none() {
-            return None;
+        let entries = self.entries.entry(*peer).or_default();
+        if entries.len() >= ADDRESSES_MAX {
+            // The worst makes room, unless it works or has not been tried.
+            let worst = entries.iter().enumerate().max_by_key(|(_, entry)| entry.rank()).map(|(at, _)| at);
+            let Some(at) = worst.filter(|at| entries[*at].failures > 0) else { return false };
+            entries.remove(at);
         }
-        self.retry_at = now + self.retry_after;
-        self.retry_after = (2 * self.retry_after).min(RETRY_MAX);
-        let known: BTreeSet<_> = self.known_addresses().map(without_peer).collect();
-        let mut addresses: Vec<_> =
-            self.given.iter().filter(|given| !known.contains(&without_peer(given))).cloned().collect();
-        addresses.extend(self.absent().flat_map(|(_, addresses)| addresses.iter().cloned()));
-        Some(addresses)
+        entries.push(Entry { address, last_success: 0, failures: 0 });
+        self.changed = true;
+        true
+    }
+
+    /// Makes room for one peer more, if need be in place of one at whose addresses nobody was ever met.
+    fn make_room(&mut self, peer: &PeerId) -> bool {
+        if self.entries.contains_key(peer) || self.entries.len() < PEERS_MAX {
+            return true;
+        }
+        let never_met = |entries: &[Entry]| entries.iter().all(|entry| entry.last_success == 0);
+        let failures = |entries: &[Entry]| entries.iter().map(|entry| entry.failures).max();
+        let useless = self.entries.iter().filter(|(_, entries)| never_met(entries));
+        let Some(worst) = useless.max_by_key(|(_, entries)| failures(entries)).map(|(peer, _)| *peer) else {
+            return false;
+        };
+        self.entries.remove(&worst).is_some()
+    }
+
+    fn entry(&mut self, peer: &PeerId, address: &Multiaddr) -> Option<&mut Entry> {
+        self.entries.get_mut(peer)?.iter_mut().find(|entry| entry.address == *address)
+    }
+
+    /// Notes that `peer` was reached at an address, at `now` in seconds since 1970 (UTC).
+    pub fn succeeded(&mut self, peer: &PeerId, address: &Multiaddr, now: u64) {
+        self.answered(address, peer);
+        self.learn(peer, address);
+        let Ok(address) = address.clone().with_p2p(*peer) else { return };
+        if let Some(entry) = self.entry(peer, &address) {
+            (entry.last_success, entry.failures) = (now, 0);
+            self.changed = true;
+        }
+    }
+
+    /// Notes who has answered at an address, be it this node itself.
+    pub fn answered(&mut self, address: &Multiaddr, peer: &PeerId) {
+        for given in self.given.iter_mut().filter(|given| same_place(&given.address, address)) {
+            (given.peer, given.refused) = (Some(*peer), false);
+        }
+    }
+
+    /// Notes that nobody, or somebody else, was reached at an address.
+    pub fn failed(&mut self, address: &Multiaddr) {
+        let Some(entries) = named_peer(address).and_then(|peer| self.entries.get_mut(&peer)) else { return };
+        let Some(at) = entries.iter().position(|entry| entry.address == *address) else { return };
+        entries[at].failures = entries[at].failures.saturating_add(1);
+        let better = entries.iter().any(|entry| entry.failures < FAILURES_MAX);
+        if entries[at].failures >= FAILURES_MAX && better {
+            entries.remove(at);
+        }
+        self.changed = true;
+    }
+
+    /// Notes that whoever is at an address does not fit. Whether no way is left to a peer that might.
+    pub fn refused(&mut self, address: &Multiaddr) -> bool {
+        self.failed(address);
+        let mut given = false;
+        for at in self.given.iter_mut().filter(|given| same_place(&given.address, address)) {
+            (at.refused, given) = (true, true);
+        }
+        given && !self.met && self.entries.is_empty() && self.given.iter().all(|given| given.refused)
+    }
+
+    /// Notes that a connection was made.
+    pub fn connected(&mut self) {
+        (self.met, self.retry_after) = (true, RETRY_MIN);
+    }
+
+    /// Notes that a peer has gone.
+    pub fn disconnected(&mut self) {
+        self.retry_after = RETRY_MIN;
+        self.retry_at = self.retry_at.min(Instant::now() + RETRY_MIN);
+    }
+
+    /// The best address of a peer.
+    pub fn best(&self, peer: &PeerId) -> Option<&Multiaddr> {
+        self.entries.get(peer)?.iter().min_by_key(|entry| entry.rank()).map(|entry| &entry.address)
     }
 
     /// Whether the user gave this address.
     pub fn is_given(&self, address: &Multiaddr) -> bool {
-        self.given.iter().any(|given| without_peer(given) == without_peer(address))
+        self.given.iter().any(|given| same_place(&given.address, address))
+    }
+
+    /// If it is time to try again: whom to dial of those that are absent, `room` peers at most beside who is at the
+    /// user's addresses. The pauses double while nothing changes.
+    pub fn retry(
+        &mut self,
+        now: Instant,
+        room: usize,
+        alone: bool,
+        absent: impl Fn(&PeerId) -> bool,
+    ) -> Option<Vec<Dial>> {
+        if now < self.retry_at || room == 0 {
+            return None;
+        }
+        self.retry_at = now + self.retry_after.min(if alone { RETRY_ALONE_MAX } else { RETRY_MAX });
+        self.retry_after = (2 * self.retry_after).min(RETRY_MAX);
+        let unmet = self.given.iter().filter(|given| given.peer.is_none_or(|peer| absent(&peer)));
+        let given = unmet.map(|given| Dial { peer: None, addresses: vec![given.address.clone()] });
+        let known = self.entries.iter().filter(|(peer, entries)| !entries.is_empty() && absent(peer));
+        let mut known: Vec<_> = known.map(|(peer, entries)| (*peer, sorted(entries))).collect();
+        known.sort_by_key(|(_, entries)| entries.first().map(|entry| entry.rank()));
+        let known = known.into_iter().take(room.min(DIALS_MAX)).map(|(peer, entries)| {
+            let addresses = entries.into_iter().map(|entry| entry.address.clone()).collect();
+            Dial { peer: Some(peer), addresses }
+        });
+        Some(given.chain(known).collect())
+    }
+
+    /// Reads what an earlier life has left.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is too large, or is not an address book.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        let size = match fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            metadata => metadata.with_context(|| format!("cannot read {}", path.display()))?.len(),
+        };
+        if size > FILE_BYTES_MAX {
+            bail!("{} has {size} bytes, more than an address book may have; delete it", path.display());
+        }
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file: File = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is not an address book; delete it", path.display()))?;
+        for (peer, mut entries) in file.peers.into_iter().take(PEERS_MAX) {
+            entries.retain(|entry| named_peer(&entry.address) == Some(peer));
+            entries.truncate(ADDRESSES_MAX);
+            self.entries.insert(peer, entries);
+        }
+        Ok(())
+    }
+
+    /// The file's bytes, if they have changed since they were asked for last.
+    pub fn changes(&mut self) -> Option<Vec<u8>> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.then(|| serde_json::to_vec_pretty(&File { peers: self.entries.clone() }).ok())?
     }
 }
 
-fn without_peer(address: &Multiaddr) -> Multiaddr {
-    address.iter().filter(|protocol| !matches!(protocol, Protocol::P2p(_))).collect()
+fn sorted(entries: &[Entry]) -> Vec<&Entry> {
+    let mut sorted: Vec<_> = entries.iter().collect();
+    sorted.sort_by_key(|entry| entry.rank());
+    sorted
 }
 
-/// The member that an address names at its end.
-pub(super) fn named_peer(address: &Multiaddr) -> Option<PeerId> {
-    match address.iter().last() {
-        Some(Protocol::P2p(peer)) if node_id(&peer).is_some() => Some(peer),
-        _ => None,
-    }
-}
-
-/// Whether an address is on this machine.
-pub fn is_loopback(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
-    }
+/// Whether two addresses are one place, whoever is there.
+fn same_place(one: &Multiaddr, other: &Multiaddr) -> bool {
+    without_peer(one) == without_peer(other)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use heterotune_crypto::Identity;
-
-    fn peer(name: &str) -> PeerId {
-        super::super::peer_id(&Identity::from_seed(1, name).id()).unwrap()
-    }
-
-    #[test]
-    fn only_members_are_remembered_and_only_some_addresses() {
-        let (member, stranger) = (peer("member"), peer("stranger"));
-        let mut peers = Peers::new([member], vec![]);
-        let address = |port: u16| format!("/ip4/10.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap();
-        assert!(!peers.learn(&stranger, address(1)));
-        assert!(peers.learn(&member, address(1)));
-        assert!(!peers.learn(&member, address(1)));
-        assert!(!peers.learn(&member, address(2).with(Protocol::P2p(stranger))));
-        for port in 2..99 {
-            peers.learn(&member, address(port));
-        }
-        assert_eq!(peers.absent().next().unwrap().1.len(), ADDRESSES_MAX);
-    }
-
-    #[test]
-    fn who_is_absent_is_dialled_again_in_growing_pauses() {
-        let given: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
-        let mut peers = Peers::new([peer("a")], vec![given.clone()]);
-        let now = Instant::now() + Duration::from_millis(1);
-        assert_eq!(peers.retry(now), Some(vec![given]));
-        assert_eq!(peers.retry(now), None);
-        assert!(peers.retry(now + Duration::from_secs(1)).is_some());
-        assert!(peers.retry(now + Duration::from_secs(2)).is_none());
-        peers.connected(peer("a"));
-        assert!(peers.retry(now + Duration::from_secs(9)).is_none());
-        assert!(is_loopback(&"/ip4/127.0.0.1/tcp/1".parse().unwrap()));
-        assert!(!is_loopback(&"/ip4/10.0.0.1/tcp/1".parse().unwrap()));
-    }
-}
+#[path = "peers_tests.rs"]
+mod tests;

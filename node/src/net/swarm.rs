@@ -1,34 +1,39 @@
-//! The swarm, driven: connections, hellos, gossip in and out, requests.
+//! The swarm, driven: what comes from it and what goes to it.
 
 use super::{
-    Traffic,
+    NetEvent, Settings, Traffic,
+    bans::Bans,
     behaviour::{Behaviour, BehaviourEvent},
-    hello, keypair, node_id, peer_id,
-    peers::{Peers, named_peer},
-    topic,
+    door::Doorkeeper,
+    files::Files,
+    keypair,
+    links::Links,
+    node_id,
+    peers::Peers,
+    reach::Reach,
+    requests::Asking,
+    revoked::Revoked,
+    topic, transport,
 };
+use anyhow::bail;
 use futures::StreamExt;
-use heterotune_crypto::{Identity, NodeId};
+use heterotune_crypto::Identity;
 use heterotune_protocol::{
-    limits,
-    message::{Batch, Context, Hello, Message, Pull, Request, Response},
+    admission::Admission,
+    message::{Context, Message},
     round::Ticket,
     verdict::Verdict,
-    wire,
 };
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, TransportError,
+    Multiaddr, PeerId, Swarm, TransportError,
     gossipsub::{self, MessageAcceptance, MessageId, PublishError},
-    identify,
     metrics::Registry,
-    noise,
-    request_response::{self as requests, OutboundRequestId, ResponseChannel},
-    swarm::{ConnectionError, DialError, SwarmEvent},
-    tcp, yamux,
+    multiaddr::Protocol,
+    ping,
+    swarm::{self, SwarmEvent},
 };
-use serde_bytes::ByteBuf;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,134 +42,109 @@ use std::{
 const OUTBOX_MAX: usize = 32;
 
 /// Messages and questions handed on and not answered yet. The state answers at once, so more is a flood.
-const PENDING_MAX: usize = 256;
+pub(super) const PENDING_MAX: usize = 256;
 
-/// Rounds may be minutes apart, and between them nobody says a word but heads.
+/// Rounds may be minutes apart, and between them nobody says a word but heads (libp2p's default: 10 s).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long a peer has to introduce itself, and a misfit to read why it is one.
-const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(10);
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What happens on the network.
-#[derive(Debug)]
-pub enum NetEvent {
-    /// This node can be reached here.
-    Listening(Multiaddr),
-    /// A member is connected and in the same network.
-    Connected(NodeId, Multiaddr),
-    /// It is gone.
-    Disconnected(NodeId, String),
-    /// A gossiped message; answer with [`Network::judge`].
-    Message(Ticket, NodeId, Vec<u8>),
-    /// A question; answer with [`Network::answer`].
-    Asked(Ticket, Pull),
-    /// An answer to [`Network::pull`].
-    Answered(NodeId, Batch),
-    /// None came.
-    Unanswered(NodeId),
-    /// A peer does not belong here.
-    Misfit {
-        /// Who.
-        peer: PeerId,
-        /// Why, in words.
-        reason: String,
-        /// Whether it answers at an address that the user gave.
-        given: bool,
-    },
-    /// An address could not be reached.
-    Unreachable(String),
-    /// A message could not be published, or a peer is too slow for its messages.
-    Dropped(String),
-}
-
-/// How a connected peer was met.
-struct Meeting {
-    address: Multiaddr,
-    /// Whether the user gave that address.
-    given: bool,
-    since: Instant,
-}
+/// Peers that a node looks for by itself: four meshes of the largest network.
+const PEERS_WANTED: usize = 32;
 
 /// A node's network.
 pub struct Network {
-    swarm: Swarm<Behaviour>,
+    pub(super) swarm: Swarm<Behaviour>,
     registry: Registry,
-    context: Arc<Context>,
-    charter_bytes: Vec<u8>,
     topic: gossipsub::IdentTopic,
-    peers: Peers,
-    /// Connected peers, whoever they are.
-    met: BTreeMap<PeerId, Meeting>,
-    /// Those that are members and have said a fitting hello.
-    welcome: BTreeSet<PeerId>,
+    pub(super) door: Arc<Doorkeeper>,
+    pub(super) peers: Peers,
+    pub(super) links: Links,
+    pub(super) reach: Reach,
+    pub(super) files: Files,
+    /// How many peers to look for.
+    wanted: usize,
     outbox: VecDeque<Arc<Message>>,
-    events: VecDeque<NetEvent>,
+    pub(super) events: VecDeque<NetEvent>,
     judging: BTreeMap<Ticket, (MessageId, PeerId)>,
-    asked: BTreeMap<Ticket, ResponseChannel<ByteBuf>>,
-    pulls: BTreeMap<OutboundRequestId, PeerId>,
-    hellos: BTreeMap<OutboundRequestId, PeerId>,
+    pub(super) asking: Asking,
     next_ticket: Ticket,
-    told_unreachable: bool,
+    pub(super) told_unreachable: bool,
 }
 
 impl Network {
-    /// A network of the charter's founders, not listening yet. `given` are the addresses to find the first peers at.
+    /// A node's network, listening where the settings say.
     ///
     /// # Errors
-    /// What libp2p refuses in its settings; none in practice.
-    pub fn new(identity: &Identity, context: Arc<Context>, given: Vec<Multiaddr>) -> anyhow::Result<Self> {
-        let mut registry = Registry::default();
-        let network = context.network;
-        let swarm = SwarmBuilder::with_existing_identity(keypair(identity)?)
-            .with_tokio()
-            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)?
-            .with_quic()
-            .with_bandwidth_metrics(&mut registry)
-            .with_behaviour(|key| Behaviour::new(key, &network))?
-            .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
-            .with_connection_timeout(CONNECT_TIMEOUT)
-            .build();
-        let members = context.members.iter().filter(|member| **member != identity.id());
-        Ok(Self {
-            peers: Peers::new(members.filter_map(peer_id), given),
-            charter_bytes: hello::charter_bytes(&context.charter)?,
-            topic: topic(&network),
-            swarm,
+    /// Addresses that cannot be listened on; files in the settings' folder that cannot be read.
+    pub fn new(identity: &Identity, context: Arc<Context>, settings: Settings) -> anyhow::Result<Self> {
+        let (mut registry, mut events) = (Registry::default(), VecDeque::new());
+        let key = keypair(identity)?;
+        let files = Files::new(settings.folder.clone());
+        let revoked =
+            files.revocations().map_or_else(|| Ok(Revoked::default()), |path| Revoked::load(&path, &context))?;
+        let bans = files.bans().map_or_else(|| Ok(Bans::default()), |path| Bans::load(&path))?;
+        let door = Arc::new(Doorkeeper::new(context.clone(), settings.membership.clone(), revoked, bans)?);
+        let mut peers = Peers::new(settings.bootstrap.clone());
+        if let Some(path) = files.peers()
+            && let Err(error) = peers.load(&path)
+        {
+            // What it held is learnt again.
+            events.push_back(NetEvent::Notice(format!("{error:#}")));
+        }
+        let (transport, relay_client) = transport::build(&key, settings.psk, door.clone(), &mut registry)?;
+        let behaviour = Behaviour::new(&key, &context, &settings, relay_client).map_err(anyhow::Error::from_boxed)?;
+        let config = swarm::Config::with_tokio_executor()
+            .with_idle_connection_timeout(IDLE_TIMEOUT)
+            // QUIC first, relays last, some time apart: connections that would only be closed again are not made.
+            .with_smart_dial();
+        let others = context.members.len() - usize::from(context.members.contains(&identity.id()));
+        let wanted = match context.charter.admission {
+            Admission::Allowlist => others.min(PEERS_WANTED),
+            Admission::Invited { .. } | Admission::Open => PEERS_WANTED,
+        };
+        let mut network = Self {
+            swarm: Swarm::new(transport, behaviour, key.public().to_peer_id(), config),
             registry,
-            context,
-            met: BTreeMap::new(),
-            welcome: BTreeSet::new(),
+            topic: topic(&context.network),
+            door,
+            peers,
+            links: Links::default(),
+            reach: Reach::new(settings.listen.is_empty()),
+            files,
+            wanted,
             outbox: VecDeque::new(),
-            events: VecDeque::new(),
+            events,
             judging: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            pulls: BTreeMap::new(),
-            hellos: BTreeMap::new(),
+            asking: Asking::default(),
             next_ticket: 0,
             told_unreachable: false,
-        })
+        };
+        network.listen(&settings)?;
+        Ok(network)
     }
 
-    /// Listens.
-    ///
-    /// # Errors
-    /// One sentence on what is wrong with the address.
-    pub fn listen(&mut self, address: &Multiaddr) -> anyhow::Result<()> {
-        self.swarm.listen_on(address.clone()).map(drop).map_err(|error| match error {
-            TransportError::MultiaddrNotSupported(_) => anyhow::anyhow!(
-                "cannot listen on {address}: only /ip4/../tcp/PORT, /ip4/../udp/PORT/quic-v1 and their /ip6 forms are supported"
-            ),
-            TransportError::Other(error) => {
-                let cause = root_cause(&error);
-                if cause.contains("in use") {
-                    anyhow::anyhow!("cannot listen on {address}: the port is in use; stop what uses it or choose another --listen")
-                } else {
-                    anyhow::anyhow!("cannot listen on {address}: {cause}; choose another --listen")
-                }
-            }
-        })
+    fn listen(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        let is_quic = |address: &Multiaddr| address.iter().any(|part| part == Protocol::QuicV1);
+        let private = settings.psk.is_some();
+        let (left_out, listen): (Vec<_>, Vec<_>) =
+            settings.listen.iter().partition(|address| private && is_quic(address));
+        if listen.is_empty() && !left_out.is_empty() {
+            bail!("with a pre-shared key there is no QUIC; give a --listen like /ip4/0.0.0.0/tcp/0");
+        }
+        if private {
+            self.events.push_back(NetEvent::Notice("QUIC is off: the pre-shared key works over TCP only".into()));
+        }
+        for address in listen {
+            self.swarm.listen_on(address.clone()).map_err(|error| cannot_listen(address, &error))?;
+        }
+        for address in &settings.external {
+            self.swarm.add_external_address(address.clone());
+        }
+        Ok(())
+    }
+
+    /// Sets the addresses to find first peers at.
+    pub fn set_bootstrap(&mut self, addresses: Vec<Multiaddr>) {
+        self.peers.set_given(addresses);
     }
 
     /// This node's peer id.
@@ -175,6 +155,16 @@ impl Network {
     /// Bytes so far.
     pub fn traffic(&self) -> Traffic {
         Traffic::read(&self.registry)
+    }
+
+    /// How many peers to look for beside those that are connected.
+    pub(super) fn room(&self) -> usize {
+        self.wanted.saturating_sub(self.links.len())
+    }
+
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
     }
 
     /// Gossips a message; keeps it until there is somebody to gossip it to.
@@ -215,68 +205,13 @@ impl Network {
         self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, acceptance);
     }
 
-    /// Asks a member for messages.
-    pub fn pull(&mut self, to: &NodeId, pull: Pull) {
-        let Some(peer) = peer_id(to) else { return };
-        match wire::encode(&Request::Pull(pull), limits::REQUEST_BYTES_MAX) {
-            Ok(bytes) => {
-                let id = self.swarm.behaviour_mut().requests.send_request(&peer, ByteBuf::from(bytes));
-                self.pulls.insert(id, peer);
-            }
-            Err(_) => self.events.push_back(NetEvent::Unanswered(*to)),
-        }
-    }
-
-    /// Answers a question.
-    pub fn answer(&mut self, ticket: Ticket, batch: Batch) {
-        if let Some(channel) = self.asked.remove(&ticket) {
-            self.respond(channel, &Response::Batch(batch));
-        }
-    }
-
-    fn respond(&mut self, channel: ResponseChannel<ByteBuf>, response: &Response) {
-        if let Ok(bytes) = wire::encode(response, limits::RESPONSE_BYTES_MAX) {
-            // An error means that the peer has gone meanwhile.
-            let _ = self.swarm.behaviour_mut().requests.send_response(channel, ByteBuf::from(bytes));
-        }
-    }
-
-    /// Whether a member is connected and in the same network.
-    pub fn is_connected(&self, member: &NodeId) -> bool {
-        peer_id(member).is_some_and(|peer| self.welcome.contains(&peer))
-    }
-
-    /// Dials who is missing and asks around for addresses, when it is time to.
+    /// Does what is due: dials who is missing, asks around for addresses, looks after relays, connections and files.
     pub fn tick(&mut self) {
-        let strangers = self
-            .met
-            .iter()
-            .filter(|(peer, met)| !self.welcome.contains(peer) && met.since.elapsed() > INTRODUCTION_TIMEOUT);
-        for peer in strangers.map(|(peer, _)| *peer).collect::<Vec<_>>() {
-            let _ = self.swarm.disconnect_peer_id(peer);
-        }
-        let Some(addresses) = self.peers.retry(Instant::now()) else { return };
-        for address in addresses {
-            // Being dialled already is the one error here, and it is fine.
-            let _ = self.swarm.dial(address);
-        }
-        let connected: Vec<_> = self.welcome.iter().copied().collect();
-        for peer in connected {
-            self.say_hello(peer);
-        }
-    }
-
-    fn own_hello(&self) -> Hello {
-        let peers = self.peers.known_addresses().take(hello::ADDRESSES_MAX).map(ToString::to_string).collect();
-        let (version, network) = (limits::PROTOCOL_VERSION, self.context.network);
-        Hello { version, network, charter: self.charter_bytes.clone(), peers }
-    }
-
-    fn say_hello(&mut self, peer: PeerId) {
-        if let Ok(bytes) = wire::encode(&Request::Hello(self.own_hello()), limits::REQUEST_BYTES_MAX) {
-            let id = self.swarm.behaviour_mut().requests.send_request(&peer, ByteBuf::from(bytes));
-            self.hellos.insert(id, peer);
-        }
+        let now = Instant::now();
+        self.look_for_peers(now);
+        self.close_surplus(now);
+        self.look_after_relays(now);
+        self.look_after_files(now);
     }
 
     /// The next thing that happens. Cancel-safe.
@@ -293,59 +228,37 @@ impl Network {
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { address, .. } => {
-                let address = address.with(libp2p::multiaddr::Protocol::P2p(self.peer_id()));
+                let address = address.clone().with_p2p(self.peer_id()).unwrap_or(address);
                 self.events.push_back(NetEvent::Listening(address));
             }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
-                let address = endpoint.get_remote_address().clone();
-                let given = endpoint.is_dialer() && self.peers.is_given(&address);
-                if endpoint.is_dialer() {
-                    self.peers.learn(&peer_id, address.clone());
-                }
-                if self.peers.connected(peer_id) {
-                    self.met.insert(peer_id, Meeting { address, given, since: Instant::now() });
-                    self.say_hello(peer_id);
-                }
+            SwarmEvent::ListenerClosed { listener_id, .. } => self.reach.closed(listener_id),
+            SwarmEvent::ExternalAddrConfirmed { address } => self.events.push_back(NetEvent::Reachable(address)),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_opened(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
-                self.on_closed(peer_id, num_established, cause.as_ref());
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                self.on_closed(peer_id, connection_id, cause.as_ref());
             }
-            SwarmEvent::OutgoingConnectionError { error: DialError::Transport(failed), .. } => {
-                failed.iter().for_each(|(address, why)| self.on_unreachable(address, why));
-            }
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
-                for address in info.listen_addrs.into_iter().take(hello::ADDRESSES_MAX) {
-                    self.peers.learn(&peer_id, address);
-                }
-            }
-            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request(event),
+            SwarmEvent::OutgoingConnectionError { error, .. } => self.on_dial_error(&error),
+            SwarmEvent::IncomingConnectionError { error, .. } => self.on_caller_error(&error),
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             _ => {}
         }
     }
 
-    fn on_unreachable(&mut self, address: &Multiaddr, why: &TransportError<std::io::Error>) {
-        if !self.peers.is_given(address) {
-            self.peers.forget(address);
-        } else if !self.told_unreachable {
-            self.told_unreachable = true;
-            let reason = match why {
-                TransportError::MultiaddrNotSupported(_) => "this form of address is not supported".into(),
-                TransportError::Other(error) => root_cause(error),
-            };
-            let told = format!("no answer from {address} yet ({reason}); trying on");
-            self.events.push_back(NetEvent::Unreachable(told));
-        }
-    }
-
-    fn on_closed(&mut self, peer: PeerId, left: u32, cause: Option<&ConnectionError>) {
-        if !self.peers.disconnected(&peer, left) {
-            return;
-        }
-        self.met.remove(&peer);
-        let was_welcome = self.welcome.remove(&peer);
-        if let Some(node) = node_id(&peer).filter(|_| was_welcome) {
-            self.events.push_back(NetEvent::Disconnected(node, closing_cause(cause)));
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Requests(event) => self.on_request(event),
+            BehaviourEvent::Identify(event) => self.on_identify(event),
+            BehaviourEvent::Mdns(event) => self.on_mdns(event),
+            BehaviourEvent::Reachable(event) => self.reach.tested(event.result.is_ok()),
+            BehaviourEvent::Dcutr(event) => self.on_hole_punch(&event),
+            // A peer that says nothing for a minute is gone, whatever TCP thinks.
+            BehaviourEvent::Ping(ping::Event { connection, result: Err(ping::Failure::Timeout), .. }) => {
+                self.swarm.close_connection(connection);
+            }
+            _ => {}
         }
     }
 
@@ -353,8 +266,7 @@ impl Network {
         match event {
             gossipsub::Event::Subscribed { .. } => self.flush_outbox(),
             gossipsub::Event::Message { propagation_source, message_id, message } => {
-                // Strangers' messages are dropped unread; members that are not welcome yet are pulled from once they are.
-                let heard = self.welcome.contains(&propagation_source) && self.judging.len() < PENDING_MAX;
+                let heard = self.judging.len() < PENDING_MAX;
                 let Some(from) = node_id(&propagation_source).filter(|_| heard) else { return };
                 let ticket = self.ticket();
                 self.judging.insert(ticket, (message_id, propagation_source));
@@ -367,99 +279,31 @@ impl Network {
             _ => {}
         }
     }
+}
 
-    fn ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        self.next_ticket
-    }
-
-    fn on_request(&mut self, event: requests::Event<ByteBuf, ByteBuf>) {
-        match event {
-            requests::Event::Message { peer, message: requests::Message::Request { request, channel, .. }, .. } => {
-                match wire::decode(&request, limits::REQUEST_BYTES_MAX) {
-                    Ok(Request::Hello(hello)) => {
-                        self.respond(channel, &Response::Hello(self.own_hello()));
-                        self.greet(peer, &hello);
-                    }
-                    Ok(Request::Pull(pull)) if self.welcome.contains(&peer) && self.asked.len() < PENDING_MAX => {
-                        let ticket = self.ticket();
-                        self.asked.insert(ticket, channel);
-                        self.events.push_back(NetEvent::Asked(ticket, pull));
-                    }
-                    // No answer: the channel is dropped, and the asker sees its request fail.
-                    _ => {}
-                }
+fn cannot_listen(address: &Multiaddr, error: &TransportError<std::io::Error>) -> anyhow::Error {
+    match error {
+        TransportError::MultiaddrNotSupported(_) => anyhow::anyhow!(
+            "cannot listen on {address}: only /ip4/../tcp/PORT, /ip4/../udp/PORT/quic-v1 and their /ip6 forms are supported"
+        ),
+        TransportError::Other(error) => {
+            let cause = root_cause(error);
+            if cause.contains("in use") {
+                anyhow::anyhow!(
+                    "cannot listen on {address}: the port is in use; stop what uses it or choose another --listen"
+                )
+            } else {
+                anyhow::anyhow!("cannot listen on {address}: {cause}; choose another --listen")
             }
-            requests::Event::Message {
-                peer, message: requests::Message::Response { request_id, response }, ..
-            } => {
-                let response = wire::decode(&response, limits::RESPONSE_BYTES_MAX);
-                if self.hellos.remove(&request_id).is_some() {
-                    if let Ok(Response::Hello(hello)) = &response {
-                        self.greet(peer, hello);
-                    }
-                } else if self.pulls.remove(&request_id).is_some()
-                    && let Some(node) = node_id(&peer)
-                {
-                    self.events.push_back(match response {
-                        Ok(Response::Batch(batch)) => NetEvent::Answered(node, batch),
-                        _ => NetEvent::Unanswered(node),
-                    });
-                }
-            }
-            requests::Event::OutboundFailure { peer, request_id, .. } => {
-                self.hellos.remove(&request_id);
-                if self.pulls.remove(&request_id).is_some()
-                    && let Some(node) = node_id(&peer)
-                {
-                    self.events.push_back(NetEvent::Unanswered(node));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Takes in a peer's hello: welcomes it, or tells it apart; learns whom it knows.
-    fn greet(&mut self, peer: PeerId, hello: &Hello) {
-        let Some(Meeting { address, given, .. }) = self.met.get(&peer) else { return };
-        // A peer that has been in this network and changes its mind does not take this node down with it.
-        let (address, given) = (address.clone(), *given && !self.peers.was_welcome(&peer));
-        let mismatch = hello::mismatch(&self.context, hello);
-        let stranger = || "its key is not among the founders in the charter; add it there, on all nodes".to_string();
-        if let Some(reason) = mismatch.or_else(|| (!self.peers.is_member(&peer)).then(stranger)) {
-            // It is sent away at a later tick, when the answer to its own hello has reached it.
-            self.events.push_back(NetEvent::Misfit { peer, reason, given });
-            return;
-        }
-        for text in hello.peers.iter().take(hello::ADDRESSES_MAX) {
-            let Ok(address) = text.parse::<Multiaddr>() else { continue };
-            if let Some(member) = named_peer(&address)
-                && self.peers.learn(&member, address.clone())
-            {
-                let _ = self.swarm.dial(address);
-            }
-        }
-        self.peers.welcomed(&peer);
-        if self.welcome.insert(peer)
-            && let Some(node) = node_id(&peer)
-        {
-            self.events.push_back(NetEvent::Connected(node, address));
         }
     }
 }
 
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+/// What lies behind all that wraps it.
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
     cause.to_string()
-}
-
-fn closing_cause(cause: Option<&ConnectionError>) -> String {
-    match cause {
-        None => "closed by this node".into(),
-        Some(ConnectionError::KeepAliveTimeout) => "idle".into(),
-        Some(ConnectionError::IO(error)) => error.to_string(),
-    }
 }

@@ -5,7 +5,7 @@ use libp2p::metrics::Registry;
 use prometheus_client::encoding::text;
 
 /// Bytes since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
     /// Sent.
     pub bytes_out: u64,

@@ -9,7 +9,7 @@ mod request;
 mod tests;
 
 pub use context::Context;
-pub use request::{Batch, Hello, Pull, Request, Response, Snapshot};
+pub use request::{Batch, Greeting, Hello, Pull, Reply, Request, Response, Snapshot};
 
 use crate::{
     charter::NetworkId,

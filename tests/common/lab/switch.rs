@@ -90,7 +90,9 @@ impl Shared {
         let mut packet = [0; PACKET_BYTES];
         while let Ok(bytes) = self.cards[from].1.read(&mut packet) {
             // IPv4 alone: its version, and at bytes 16 to 19 where it goes to.
-            let Some(&[a, b, c, d]) = packet.get(16..20).filter(|_| bytes >= 20 && packet[0] >> 4 == 4) else { continue };
+            let Some(&[a, b, c, d]) = packet.get(16..20).filter(|_| bytes >= 20 && packet[0] >> 4 == 4) else {
+                continue;
+            };
             let to = Ipv4Addr::new(a, b, c, d);
             let (mut ways, now) = (self.ways(), Instant::now());
             for (card, (address, _)) in self.cards.iter().enumerate() {

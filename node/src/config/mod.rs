@@ -1,8 +1,17 @@
 //! Files that people write: read, checked, and refused in one sentence that says what, where and how to mend it.
 
+mod edit;
+mod network;
+mod node;
+mod training;
+
+pub use edit::set;
+pub use node::{NodeConfig, TEMPLATE};
+pub use training::Training;
+
 use anyhow::{Context as _, Result, bail};
 use heterotune_protocol::{charter::Charter, limits};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::{fs, path::Path};
 
 /// Reads a TOML file of at most `most` bytes.
@@ -29,13 +38,29 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
+/// TOML is a little longer than CBOR: keys in hexadecimal, comments.
+const TOML_BYTES_MAX: usize = 4 * limits::CHARTER_BYTES_MAX;
+
 /// Reads and checks a charter.
 ///
 /// # Errors
 /// As [`read_toml`], or a setting out of range.
 pub fn read_charter(path: &Path) -> Result<Charter> {
-    // TOML is a little longer than CBOR: keys in hexadecimal, comments.
-    let charter: Charter = read_toml(path, 4 * limits::CHARTER_BYTES_MAX)?;
+    /// What charters of all versions have.
+    #[derive(Deserialize)]
+    struct Version {
+        protocol: Option<i64>,
+    }
+    let version = read_toml::<Version>(path, TOML_BYTES_MAX)?.protocol;
+    if let Some(other) = version.filter(|version| *version != i64::from(limits::PROTOCOL_VERSION)) {
+        bail!(
+            "{} is a charter of version {other} of the protocol, and this program speaks version {}; take the \
+             network's newer charter, or the program of its version",
+            path.display(),
+            limits::PROTOCOL_VERSION
+        );
+    }
+    let charter: Charter = read_toml(path, TOML_BYTES_MAX)?;
     charter.check().with_context(|| format!("in {}", path.display()))?;
     Ok(charter)
 }
@@ -57,6 +82,7 @@ mod tests {
             "{}",
             error("protocol = 1\nname = \n")
         );
+        assert!(error("protocol = 1\ncolour = 1\n").contains("version 1 of the protocol, and this program speaks"));
         assert!(error("colour = 1\n").contains("unknown field `colour`"));
         assert!(read_charter(&folder.path().join("none.toml")).unwrap_err().to_string().starts_with("cannot read"));
     }

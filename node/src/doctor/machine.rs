@@ -1,0 +1,79 @@
+//! Disk, memory, processors.
+
+use super::{Finding, Patient, model};
+use crate::events;
+use heterotune_protocol::mixture::Layout;
+use std::{fs, path::Path};
+
+const MB: u64 = 1_000_000;
+
+/// Below this much free disk a node does not begin.
+const DISK_MIN: u64 = 64 * MB;
+
+/// What a process takes beside its weights: the program, batches and their activations.
+const MEMORY_BASE: u64 = 128 * MB;
+
+/// Room for the event logs, and for the last mixtures.
+pub(super) fn disk(patient: &Patient) -> Finding {
+    let Some(free) = free_disk(&patient.state) else {
+        return Finding::skipped("disk", "the system does not say how much is free");
+    };
+    let values = patient.charter.as_ref().map_or(0, |charter| Layout::new(charter).values() as u64);
+    // 17 snapshots and the ledger's states.
+    let need = 2 * events::BYTES_MAX + DISK_MIN + 32 * 8 * values;
+    let cause =
+        format!("{} MB are free where {} is, and the node needs {}", free / MB, patient.state.display(), need / MB);
+    let mend = "free some space, or move the state folder (--state) to another disk";
+    match free {
+        0..DISK_MIN => Finding::error("disk", cause, mend),
+        _ if free < need => Finding::warning("disk", cause, mend),
+        _ => Finding::ok("disk", cause),
+    }
+}
+
+/// Free bytes of the disk that a folder, or the folder above it that exists, is on.
+fn free_disk(folder: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(folder).ok()?;
+    let folder = absolute.ancestors().find_map(|folder| fs::canonicalize(folder).ok())?;
+    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let holds = disks.iter().filter(|disk| folder.starts_with(disk.mount_point()));
+    holds.max_by_key(|disk| disk.mount_point().components().count()).map(sysinfo::Disk::available_space)
+}
+
+/// Memory, against what the backbone needs.
+pub(super) fn memory(patient: &Patient) -> Finding {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    if system.total_memory() == 0 {
+        return Finding::skipped("memory", "the system does not say how much there is");
+    }
+    let (total, free) = match system.cgroup_limits() {
+        Some(limits) => (limits.total_memory, limits.free_memory.min(system.available_memory())),
+        None => (system.total_memory(), system.available_memory()),
+    };
+    let Some(weights) = model::weight_bytes(patient) else {
+        let cause = format!("{} MB are free; what the backbone needs is not known before it is here", free / MB);
+        return Finding::skipped("memory", cause);
+    };
+    let need = weights + MEMORY_BASE;
+    let cause = format!("{} MB are free of {}, and the node needs about {}", free / MB, total / MB, need / MB);
+    let mend = "--precision q8 or q4, --layers, or a smaller backbone";
+    match patient.running {
+        // What is needed is taken already.
+        Some(_) => Finding::ok("memory", format!("the node runs; {} MB are free of {}", free / MB, total / MB)),
+        None if need > total => Finding::error("memory", cause, mend),
+        None if need > free => Finding::warning("memory", cause, mend),
+        None => Finding::ok("memory", cause),
+    }
+}
+
+/// What computes.
+pub(super) fn device(patient: &Patient) -> Finding {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = patient.config.threads.unwrap_or(cores);
+    let cause = format!("CPU, {threads} threads on {cores} cores");
+    if threads > cores {
+        return Finding::warning("device", cause, "fewer --threads, or none: they would wait for each other");
+    }
+    Finding::ok("device", cause)
+}
