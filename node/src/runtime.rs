@@ -106,6 +106,11 @@ pub async fn run(options: Options) -> Result<()> {
         folder: Some(options.state.clone()),
         ..options.network.clone()
     };
+    let state = State::new(context.clone(), identity.clone(), saved);
+    let state = match settings.membership.clone() {
+        Some(membership) => state.with_membership(membership),
+        None => state,
+    };
     let network = Network::new(&identity, context.clone(), settings)?;
 
     let (done_sender, done) = channel(QUEUE);
@@ -123,7 +128,7 @@ pub async fn run(options: Options) -> Result<()> {
     let liar = liar.map(|((seed, _), lie)| Liar::new(lie, *seed, identity.id(), context.clone()));
     let node = Node {
         id: identity.id(),
-        state: State::new(context, identity.clone(), saved),
+        state,
         network,
         trainer,
         liar,
@@ -217,6 +222,7 @@ impl Node {
         if let Some(lie) = options.lie {
             self.tell(json!({"event": "lying", "lie": lie}))?;
         }
+        self.welcome_enrolled();
         self.handle(Input::Start)
     }
 
@@ -379,6 +385,9 @@ impl Node {
         if !matches!(event, Event::Received { kind: Kind::Head, .. }) {
             self.tell(value)?;
         }
+        if let Event::Enrolled { .. } = &event {
+            self.welcome_enrolled();
+        }
         if let Event::Sealed { round, conflicts, .. } = &event {
             conflicts.iter().for_each(|liar| self.ban(*liar, *round));
         }
@@ -388,6 +397,11 @@ impl Node {
             );
         }
         Ok(())
+    }
+
+    /// Lets in whom the network has made members, whatever they show at the gate.
+    fn welcome_enrolled(&mut self) {
+        self.network.set_enrolled(self.state.members().copied().collect());
     }
 
     /// Has nothing more to do with who has said two different things, once the network has sealed that it did.

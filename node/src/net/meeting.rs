@@ -27,7 +27,7 @@ impl Network {
         peer_id(member).is_some_and(|peer| self.links.contains(&peer))
     }
 
-    /// Sets the keys beside the charter's that the network has agreed to let in.
+    /// Sets the members that the network has agreed on.
     pub fn set_enrolled(&mut self, enrolled: std::collections::BTreeSet<NodeId>) {
         self.door.set_enrolled(enrolled);
     }
