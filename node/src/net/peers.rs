@@ -1,7 +1,7 @@
 //! The address book: where peers may be reached, how often that went well, and when to try again. It outlives the
 //! process in `peers.json`, so that a node finds its network when all those it was told of are gone.
 
-use super::address::{named_peer, without_peer};
+use super::address::{is_relayed, named_peer, without_peer};
 use anyhow::{Context as _, Result, bail};
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
@@ -208,6 +208,15 @@ impl Peers {
     /// The best address of a peer.
     pub fn best(&self, peer: &PeerId) -> Option<&Multiaddr> {
         self.entries.get(peer)?.iter().min_by_key(|entry| entry.rank()).map(|entry| &entry.address)
+    }
+
+    /// What others are told of a peer: its best address, and the best of those that lead through a relay. The first may
+    /// be one that only its own neighbours reach.
+    pub fn told(&self, peer: &PeerId) -> impl Iterator<Item = &Multiaddr> {
+        let best = self.best(peer);
+        let entries = self.entries.get(peer).into_iter().flatten();
+        let relayed = entries.filter(|entry| is_relayed(&entry.address)).min_by_key(|entry| entry.rank());
+        best.into_iter().chain(relayed.map(|entry| &entry.address).filter(move |address| Some(*address) != best))
     }
 
     /// Whether the user gave this address.

@@ -28,6 +28,20 @@ fn a_peer_has_eight_addresses_and_bad_ones_make_room() {
 }
 
 #[test]
+fn others_are_told_the_best_address_and_a_way_through_a_relay() {
+    let (mut peers, a) = (Peers::new(vec![]), peer(0));
+    let told = |peers: &Peers| peers.told(&a).cloned().collect::<Vec<_>>();
+    assert!(peers.learn(&a, &at(1)) && peers.learn(&a, &at(2)));
+    assert_eq!(told(&peers), [full(&a, 1)]);
+    let circuit: Multiaddr = format!("{}/p2p-circuit", full(&peer(1), 3)).parse().unwrap();
+    assert!(peers.learn(&a, &circuit));
+    let circuit = circuit.with_p2p(a).unwrap();
+    assert_eq!(told(&peers), [full(&a, 1), circuit.clone()]);
+    peers.succeeded(&a, &circuit, 100);
+    assert_eq!(told(&peers), [circuit]);
+}
+
+#[test]
 fn the_book_has_an_end_and_who_was_met_is_not_pushed_out() {
     let mut peers = Peers::new(vec![]);
     peers.succeeded(&peer(0), &at(1), 100);

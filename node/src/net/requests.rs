@@ -80,9 +80,9 @@ impl Network {
         self.ask(&peer, &hello, Question::Hello);
     }
 
-    /// One address each of connected peers, and the revocations that are known here.
+    /// Addresses of connected peers, and the revocations that are known here.
     fn own_hello(&self) -> Hello {
-        let addresses = self.links.peers().filter_map(|peer| self.peers.best(peer));
+        let addresses = self.links.peers().flat_map(|peer| self.peers.told(peer));
         let peers = addresses.take(ADDRESSES_MAX).map(ToString::to_string).collect();
         Hello { peers, revocations: self.door.revocations() }
     }
