@@ -206,7 +206,9 @@ impl Node {
             Err(error) => json!({"event": "error", "message": format!("{error:#}")}),
         };
         let _ = self.disk.tell(last);
-        result.and(self.network.close()).and(self.disk.flush(&mut done))
+        // Only hints: who does not find them asks around.
+        let _ = self.network.close();
+        result.and(self.disk.flush(&mut done))
     }
 
     fn begin(&mut self, options: &Options, identity: &Identity) -> Result<()> {

@@ -37,6 +37,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
+use tokio::time::timeout;
 
 /// How long the whole exchange may take: three round trips and a charter of 32 KiB, on a bad link.
 pub(super) const TIME_MAX: Duration = Duration::from_secs(10);
@@ -91,7 +92,7 @@ pub(super) async fn pass(
         let words = pin!(exchange(&door, &peer, &mut stream));
         driven(&mut connection, words).await
     };
-    let refusal = match tokio::time::timeout(time, exchange).await {
+    let refusal = match timeout(time, exchange).await {
         Ok(done) => done.map_err(GateError::Broken)?,
         Err(_) => return Err(GateError::Broken(io::Error::new(io::ErrorKind::TimedOut, "it was silent for too long"))),
     };
@@ -166,19 +167,29 @@ async fn exchange(door: &Doorkeeper, peer: &PeerId, stream: &mut SubstreamBox) -
         Ok(()) => Reply::Welcome,
         Err(misfit) => Reply::Refused(shortened(misfit.to_string())),
     };
-    send(stream, &wire::encode(&reply, limits::REPLY_BYTES_MAX).map_err(|error| invalid(error.to_string()))?).await?;
-    let theirs = receive(stream, limits::REPLY_BYTES_MAX).await;
-    let _ = stream.close().await;
-    // Its end, in whatever form: it has read our reply, or does not want to.
-    let _ = tokio::time::timeout(LINGER, stream.read(&mut [0])).await;
+    let reply = wire::encode(&reply, limits::REPLY_BYTES_MAX).map_err(|error| invalid(error.to_string()))?;
+    let sent = send(stream, &reply).await;
     if let Err(misfit) = judgement {
+        // It may never say what it thinks of that, or have hung up.
+        let _ = timeout(LINGER, heard_out(stream)).await;
         return Ok(Some(misfit.to_string()));
     }
-    let theirs = theirs?.and_then(|bytes| wire::decode(&bytes, limits::REPLY_BYTES_MAX));
+    sent?;
+    let theirs = heard_out(stream).await?;
+    let theirs = theirs.and_then(|bytes| wire::decode(&bytes, limits::REPLY_BYTES_MAX));
     match theirs.map_err(|error| invalid(format!("its reply is {error}")))? {
         Reply::Welcome => Ok(None),
         Reply::Refused(reason) => Ok(Some(format!("it does not let this node in: {reason}"))),
     }
+}
+
+/// The other's reply. After it each side closes its half; the other's end says that it has read ours.
+async fn heard_out(stream: &mut SubstreamBox) -> io::Result<Result<Vec<u8>, WireError>> {
+    let theirs = receive(stream, limits::REPLY_BYTES_MAX).await?;
+    let _ = stream.close().await;
+    // Its end, in whatever form.
+    let _ = timeout(LINGER, stream.read(&mut [0])).await;
+    Ok(theirs)
 }
 
 async fn send(stream: &mut SubstreamBox, bytes: &[u8]) -> io::Result<()> {

@@ -136,3 +136,54 @@ pub struct Snapshot {
     #[serde(with = "serde_bytes")]
     pub state: Vec<u8>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        charter::NetworkId,
+        testing::{charter, identity},
+    };
+    use std::collections::BTreeMap;
+
+    fn greeting() -> Greeting {
+        let network = charter(3).id().unwrap();
+        let membership = Membership::sign(&identity(0), &network, identity(1).id(), u64::MAX).unwrap();
+        let charter = vec![7; limits::GREETING_CHARTER_BYTES_MAX];
+        Greeting { version: u16::MAX, network, charter, membership: Some(membership) }
+    }
+
+    #[test]
+    fn the_largest_greeting_and_reply_fit() {
+        let bytes = wire::encode(&greeting(), limits::GREETING_BYTES_MAX).unwrap();
+        assert_eq!(Greeting::decode(&bytes), Ok(greeting()));
+        let refusal = Reply::Refused("x".repeat(limits::REFUSAL_BYTES_MAX));
+        let bytes = wire::encode(&refusal, limits::REPLY_BYTES_MAX).unwrap();
+        assert_eq!(wire::decode(&bytes, limits::REPLY_BYTES_MAX), Ok(refusal));
+    }
+
+    #[test]
+    fn the_largest_revocations_fit_into_an_answer() {
+        let network = NetworkId(Digest::ZERO);
+        let key = |number: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            NodeId::from_bytes(bytes)
+        };
+        let members = (0..limits::MEMBERS_MAX as u32 / 2).map(key).collect();
+        let list = Revocations::sign(&identity(0), &network, u64::MAX, members).unwrap();
+        let answer = Response::Revocations(Some(Box::new(list)));
+        let bytes = wire::encode(&answer, limits::RESPONSE_BYTES_MAX).unwrap();
+        assert_eq!(wire::decode(&bytes, limits::RESPONSE_BYTES_MAX), Ok(answer));
+    }
+
+    #[test]
+    fn the_version_is_read_from_greetings_of_any_version() {
+        let bytes = wire::encode(&greeting(), limits::GREETING_BYTES_MAX).unwrap();
+        assert_eq!(Greeting::version_of(&bytes), Some(u16::MAX));
+        let future = BTreeMap::from([("colour", 3), ("version", 9)]);
+        assert_eq!(Greeting::version_of(&wire::encode(&future, 64).unwrap()), Some(9));
+        assert_eq!(Greeting::version_of(b"nonsense"), None);
+        assert_eq!(Greeting::version_of(&vec![0; limits::GREETING_BYTES_MAX + 1]), None);
+    }
+}

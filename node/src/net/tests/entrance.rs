@@ -190,9 +190,9 @@ async fn who_says_too_much_or_something_else_is_told_apart() {
         (frame(b"nonsense"), "its greeting is not readable"),
         (frame(&wire::encode(&greeting, limits::GREETING_BYTES_MAX).unwrap()), "it speaks version 9 of the protocol"),
     ];
-    for (bytes, words) in cases {
-        is_refusal(&host_hears(&bytes, gate::TIME_MAX).await, words);
-    }
+    // Each waits a while for the caller to have read why.
+    let hear = cases.iter().map(async |(bytes, words)| is_refusal(&host_hears(bytes, gate::TIME_MAX).await, words));
+    futures::future::join_all(hear).await;
 }
 
 #[tokio::test]
