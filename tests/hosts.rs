@@ -6,7 +6,7 @@ mod nat;
 
 use common::{
     hosts::Hosts,
-    lab::{Lab, Nat, Wire},
+    lab::{Lab, Wire},
     process::{has, wait_for},
 };
 use serde_json::Value;
@@ -17,25 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A lab; where none can be made, that is said, and in CI it is a failure.
-fn lab(subnet: u8, hosts: usize) -> Option<Lab> {
-    lab_with(subnet, hosts, &[])
-}
-
-fn lab_with(subnet: u8, hosts: usize, routers: &[(usize, Nat)]) -> Option<Lab> {
-    match Lab::with_routers(subnet, hosts, routers) {
-        Ok(lab) => Some(lab),
-        Err(reason) => {
-            assert!(std::env::var_os("CI").is_none(), "no network of namespaces can be made here ({reason})");
-            eprintln!("skipped: no network of namespaces can be made here ({reason})");
-            None
-        }
-    }
-}
-
 #[test]
 fn eight_hosts_far_apart_end_with_one_mixture() {
-    let Some(lab) = lab(11, 8) else { return };
+    let Some(lab) = Lab::or_skip(11, 8, &[]) else { return };
     let (delay, jitter) = (Duration::from_millis(80), Duration::from_millis(20));
     lab.wire(Wire { delay, jitter, loss: 0.02, rate: 10_000_000 });
     let home = tempfile::tempdir().unwrap();
@@ -64,7 +48,7 @@ fn eight_hosts_far_apart_end_with_one_mixture() {
 
 #[test]
 fn a_split_network_seals_on_the_side_of_the_quorum_alone_and_heals() {
-    let Some(lab) = lab(12, 8) else { return };
+    let Some(lab) = Lab::or_skip(12, 8, &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let mut hosts = Hosts::new(lab, home.path(), 8, |_| {});
     for host in 0..8 {
@@ -113,7 +97,7 @@ fn key(hosts: &Hosts, host: usize) -> String {
 
 #[test]
 fn nodes_find_each_other_when_the_only_one_that_all_knew_is_gone() {
-    let Some(lab) = lab(13, 9) else { return };
+    let Some(lab) = Lab::or_skip(13, 9, &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let mut hosts = Hosts::new(lab, home.path(), 9, |charter| {
         // The ninth comes when the network is founded.
@@ -156,7 +140,7 @@ const SOAK: &str = "HETEROTUNE_SOAK_MINUTES";
 #[test]
 #[ignore = "takes half an hour; cargo test --release --test hosts -- --ignored --nocapture"]
 fn twelve_hosts_that_come_and_go_hold_no_more_after_half_an_hour() {
-    let Some(lab) = lab(14, 12) else { return };
+    let Some(lab) = Lab::or_skip(14, 12, &[]) else { return };
     let minutes: u64 = std::env::var(SOAK).ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(30);
     lab.wire(Wire { delay: Duration::from_millis(20), jitter: Duration::from_millis(5), loss: 0.005, rate: 0 });
     let home = tempfile::tempdir().unwrap();

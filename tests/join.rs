@@ -229,11 +229,7 @@ fn a_running_node_tells_where_it_is_reads_its_settings_again_and_stops_in_order(
     kill(pid, "-TERM");
     let ended = node.process.wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(
-        ended.stderr.contains("not read again") && ended.stderr.contains("\nreloaded"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("not read again") && ended.stderr.contains("\nreloaded"), "{}", ended.stderr);
     assert!(events(&host.state).iter().any(|event| has(event, "left", None)));
     let status = stdout(&mut host.verb("status"));
     assert!(status.contains("phase       stopped"), "{status}");
