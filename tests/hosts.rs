@@ -1,6 +1,11 @@
 //! Nodes on hosts of their own, with what lies between real hosts: distance, loss, slow lines, cut cables.
 
 mod common;
+#[path = "hosts/floods.rs"]
+mod floods;
+#[allow(dead_code, reason = "it plays more elsewhere")]
+#[path = "hostile/members.rs"]
+mod members;
 #[path = "hosts/nat.rs"]
 mod nat;
 
