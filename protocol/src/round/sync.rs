@@ -20,7 +20,8 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Sync {
     connected: BTreeSet<NodeId>,
-    /// Peers that are no members yet. They are answered, but not asked.
+    /// Peers that are no members, as far as this node knows. They are asked on the timer alone: who has been away, or is
+    /// new, may know nobody else, and what is sealed anybody may tell.
     strangers: BTreeSet<NodeId>,
     /// The newest head of each neighbour.
     heads: BTreeMap<NodeId, Heard>,
@@ -338,7 +339,7 @@ impl State {
         if now >= self.sync.pull_at && !self.is_finished() {
             self.sync.pull_interval_ms = (2 * self.sync.pull_interval_ms).min(limits::HEAD_INTERVAL_MS);
             self.sync.pull_at = now.saturating_add(self.sync.pull_interval_ms);
-            let peers: Vec<_> = self.sync.connected().collect();
+            let peers: Vec<_> = self.sync.connected.union(&self.sync.strangers).copied().collect();
             if let Some(peer) = self.sync.next_after(self.sync.asked_on_time, &peers) {
                 self.sync.asked_on_time = Some(peer);
                 // Every other time what is to be sealed; in between the open step, and those before it.
