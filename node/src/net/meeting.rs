@@ -97,7 +97,10 @@ impl Network {
         let kad = &mut self.swarm.behaviour_mut().kad;
         let in_table = info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol));
         for address in info.listen_addrs.iter().filter(|address| is_useful(address, &via)).take(ADDRESSES_MAX) {
-            self.peers.learn(&peer, address);
+            if self.peers.learn(&peer, address) && is_relayed(address) {
+                // Who else can't dial it waits for this.
+                self.peers.stirred();
+            }
             if in_table {
                 kad.add_address(&peer, address.clone());
             }
@@ -135,7 +138,7 @@ impl Network {
         if !self.links.closed(&peer, id) {
             return;
         }
-        self.peers.disconnected();
+        self.peers.stirred();
         self.choose_kad_mode();
         if let Some(node) = node_id(&peer) {
             self.events.push_back(NetEvent::Disconnected(node, closing_cause(cause)));

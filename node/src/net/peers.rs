@@ -199,8 +199,9 @@ impl Peers {
         (self.met, self.retry_after) = (true, RETRY_MIN);
     }
 
-    /// Notes that a peer has gone.
-    pub fn disconnected(&mut self) {
+    /// Notes that something has changed that others should hear of, or that makes it worth to try again soon: a peer has
+    /// gone, or is reached in another way.
+    pub fn stirred(&mut self) {
         self.retry_after = RETRY_MIN;
         self.retry_at = self.retry_at.min(Instant::now() + RETRY_MIN);
     }
