@@ -242,6 +242,33 @@ async fn a_ban_ends_the_connection_and_outlives_the_process() {
     b.meets(&[a.id]).await;
 }
 
+/// QUIC ends connections otherwise than TCP does: the reason must have been read before that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gate_is_before_quic_too() {
+    let context = context_of(&["a", "b"], Admission::Allowlist);
+    let quic = || "/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap();
+    let mut a = Node::start(&context, "a", Settings { listen: vec![quic()], ..Settings::default() });
+    let at_a = a.address().await;
+    let calling = || Settings { listen: vec![quic()], bootstrap: vec![at_a.clone()], ..Settings::default() };
+    let mut stranger = Node::start(&context, "stranger", calling());
+    let words = "is neither among the founders nor among the members in the charter";
+    stranger.is_refused(&format!("it does not let this node in: {}", stranger.id)).await;
+    a.is_refused(words).await;
+    let mut b = Node::start(&context, "b", calling());
+    b.meets(&[a.id]).await;
+    a.meets(&[b.id]).await;
+    assert!(stranger.connected.is_empty() && !a.connected.contains_key(&stranger.id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_may_be_given_by_name() {
+    let context = context_of(&["a", "b"], Admission::Allowlist);
+    let mut a = Node::start(&context, "a", on_loopback(&[]));
+    let named = a.address().await.to_string().replace("/ip4/127.0.0.1/", "/dns4/localhost/").parse().unwrap();
+    let mut b = Node::start(&context, "b", on_loopback(&[&named]));
+    b.meets(&[a.id]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pre_shared_key_shuts_out_who_lacks_it() {
     let context = context_of(&["a", "b", "c"], Admission::Allowlist);
