@@ -17,7 +17,7 @@ use std::{
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeConfig {
-    /// The frozen model: a folder in Hugging Face layout (config.json, model.safetensors, ..), or hf:ORG/NAME[@REVISION],
+    /// The frozen model: a folder in Hugging Face layout (config.json, model.safetensors, ..), or hf:ORG/NAME@REVISION,
     /// which is downloaded from the Hugging Face hub if the hub's cache on this machine does not hold it.
     #[arg(long, value_name = "DIR|hf:ORG/NAME")]
     pub backbone: Option<String>,
