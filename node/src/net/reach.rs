@@ -16,11 +16,17 @@ const RELAYS_MAX: usize = 16;
 /// The pause after a reservation was asked for or lost.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// How long a node waits for word that others reach it. Where a router drops what it does not expect, a test ends in
+/// silence, which AutoNAT does not tell of.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// What is known of how this node can be reached.
 #[derive(Debug)]
 pub(super) struct Reach {
     /// Whether the node listens nowhere, so that there is nothing to test.
     silent: bool,
+    /// When the node started.
+    since: Instant,
     /// Whether AutoNAT has tried one of its addresses in vain, and none with success since.
     unreachable: bool,
     relays: BTreeMap<PeerId, Multiaddr>,
@@ -33,7 +39,7 @@ pub(super) struct Reach {
 impl Reach {
     pub(super) fn new(silent: bool) -> Self {
         let (relays, reservations) = (BTreeMap::new(), BTreeMap::new());
-        Self { silent, unreachable: false, relays, reservations, next: None, serves: false }
+        Self { silent, since: Instant::now(), unreachable: false, relays, reservations, next: None, serves: false }
     }
 
     /// Notes that a connected peer is a relay, dialled at this address.
@@ -65,7 +71,8 @@ impl Network {
             }
             return;
         }
-        let needed = self.reach.silent || self.reach.unreachable;
+        let unheard = now.saturating_duration_since(self.reach.since) > PATIENCE;
+        let needed = self.reach.silent || self.reach.unreachable || unheard;
         if !needed || self.reach.next.is_some_and(|next| now < next) {
             return;
         }
