@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
     message::Kind,
-    round::{Event, State},
+    round::{Event, Progress, State},
 };
 use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,8 @@ pub struct Status {
     pub external: Vec<Multiaddr>,
     /// Who is connected.
     pub peers: Vec<Peer>,
+    /// Updates and states on their way here that are too large for a message.
+    pub fetching: Vec<Progress>,
 }
 
 /// A connected peer.
@@ -171,6 +173,7 @@ impl Watch {
             listening: self.listening.iter().cloned().collect(),
             external: self.external.iter().cloned().collect(),
             peers: self.peers.values().cloned().collect(),
+            fetching: state.fetching().collect(),
         })
     }
 }

@@ -4,8 +4,8 @@
 use super::{Checkpoint, Event, Now, Output, State, enrol::tell_enrolled, state::Known};
 use crate::{
     limits,
-    message::{Batch, Content, Head, Message, Pull, Snapshot, Step},
-    seal::quorum,
+    message::{Batch, Content, Head, Message, Pull, Snapshot, StateBytes, Step},
+    seal::{Seal, quorum},
     verdict::{Reason, Verdict},
     wire,
 };
@@ -239,6 +239,7 @@ impl State {
             have.extend(self.sealing.said().chain(self.sealing.laid_aside()).map(|message| message.id()));
             want.extend(self.sealing.wanted().take(limits::SEALED_IDS_MAX));
         }
+        have.extend(self.fetches.announced(step).map(|message| message.id()));
         have.truncate(limits::PULL_IDS_MAX);
         out.push(Output::Pull { to, pull: Pull { step, have, want } });
     }
@@ -255,7 +256,8 @@ impl State {
             return;
         }
         // What is wanted anybody may hold; who only claims to be ahead does not come before the others.
-        let ahead = if self.sealing.wanted().next().is_some() {
+        let fetched: BTreeSet<_> = self.fetches.announced(self.unsealed).map(|message| message.id()).collect();
+        let ahead = if self.sealing.wanted().any(|id| !fetched.contains(id)) {
             self.sync.connected().collect()
         } else {
             self.sync.that(|_, head| head.unsealed > self.unsealed)
@@ -357,7 +359,7 @@ impl State {
     }
 
     /// What we hold of a step and the asking peer lacks, as much as fits.
-    pub(super) fn answer(&self, pull: &Pull) -> Batch {
+    pub(super) fn answer(&mut self, pull: &Pull, now: Now) -> Batch {
         let mut batch = Batch {
             step: pull.step,
             open: self.step,
@@ -368,7 +370,7 @@ impl State {
             snapshot: None,
         };
         if pull.step < self.unsealed && batch.seal.is_none() && pull.step.round() > 0 {
-            batch.snapshot = self.snapshot().map(Box::new);
+            batch.snapshot = self.snapshot(now).map(Box::new);
             return batch;
         }
         let have: BTreeSet<_> = pull.have.iter().take(limits::PULL_IDS_MAX).collect();
@@ -404,10 +406,22 @@ impl State {
         batch
     }
 
-    fn snapshot(&self) -> Option<Snapshot> {
-        let (_, seal) = self.seals.last_key_value()?;
-        let state = wire::encode(&**self.sealed()?, limits::STATE_BYTES_MAX).ok()?;
-        (seal.step.round() > 0).then(|| Snapshot { seal: (**seal).clone(), state })
+    fn snapshot(&mut self, now: Now) -> Option<Snapshot> {
+        let (_, seal) = self.seals.last_key_value().filter(|(step, _)| step.round() > 0)?;
+        let state = self.sealed()?;
+        let encode = || wire::encode(&**state, limits::STATE_BYTES_MAX).ok();
+        // What always fits is not kept; what may not is not encoded for everyone who asks.
+        if self.context.state_bytes_max() <= limits::STATE_INLINE_BYTES_MAX {
+            return Some(Snapshot { seal: (**seal).clone(), state: StateBytes::Here(ByteBuf::from(encode()?)) });
+        }
+        let (seal, state) = (seal.clone(), state.clone());
+        let encode = || wire::encode(&*state, limits::STATE_BYTES_MAX).ok();
+        let (seal, blob) = self.fetches.offer(&seal, now, encode)?;
+        let state = match blob.bytes().len() <= limits::STATE_INLINE_BYTES_MAX {
+            true => StateBytes::Here(ByteBuf::from(blob.bytes())),
+            false => StateBytes::Announced(blob.manifest().clone()),
+        };
+        Some(Snapshot { seal: (**seal).clone(), state })
     }
 
     pub(super) fn answered(&mut self, from: NodeId, batch: Batch, now: Now, out: &mut Vec<Output>) {
@@ -433,8 +447,7 @@ impl State {
                 Ok(taken) => new |= taken,
                 Err(reason) => {
                     wrong = true;
-                    let bytes = snapshot.state.len();
-                    out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes }));
+                    out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes: 0 }));
                 }
             }
         }
@@ -461,7 +474,7 @@ impl State {
         out: &mut Vec<Output>,
     ) -> Result<bool, Reason> {
         let Snapshot { seal, state } = snapshot;
-        let (Step::Round(round), Some(genesis)) = (seal.step, self.genesis) else { return Ok(false) };
+        let (Step::Round(_), Some(genesis)) = (seal.step, self.genesis) else { return Ok(false) };
         if seal.step <= self.unsealed || self.is_beyond_the_end(seal.step) {
             return Ok(false);
         }
@@ -469,7 +482,26 @@ impl State {
         if !self.context.certifies(&genesis, seal.step, &seal.certificate) {
             return Err(Reason::Seal { what: "a certificate that does not verify" });
         }
-        let state: Checkpoint = wire::decode(state, limits::STATE_BYTES_MAX)?;
+        match state {
+            StateBytes::Here(bytes) => self.take_state(from, seal, bytes, now, out),
+            StateBytes::Announced(manifest) => self.fetch_state(from, seal.clone(), manifest.clone(), now, out),
+        }
+    }
+
+    /// Takes the state behind a seal that verified.
+    pub(super) fn take_state(
+        &mut self,
+        from: NodeId,
+        seal: &Seal,
+        state: &[u8],
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, Reason> {
+        let (Step::Round(round), Some(genesis)) = (seal.step, self.genesis) else { return Ok(false) };
+        if seal.step <= self.unsealed {
+            return Ok(false);
+        }
+        let state: Checkpoint = wire::decode(state, self.context.state_bytes_max())?;
         let digest = state.digest();
         // As on the disk: what would not be found again must not be taken.
         let fits = Some(state.round) == round.checked_add(1)
