@@ -211,8 +211,18 @@ mod tests {
         assert_eq!(Status::read(folder.path()).unwrap(), None);
         let peers = watch.peers.values().cloned().collect();
         let (traffic, pid, listening, external) = (Traffic::default(), std::process::id(), Vec::new(), Vec::new());
-        let status =
-            Status { time_ms: unix_ms(), pid, round: 3, unsealed: 2, traffic, dropped: 0, listening, external, peers };
+        let status = Status {
+            time_ms: unix_ms(),
+            pid,
+            round: 3,
+            unsealed: 2,
+            traffic,
+            dropped: 0,
+            listening,
+            external,
+            peers,
+            fetching: vec![],
+        };
         status.write(folder.path()).unwrap();
         assert_eq!(Status::read(folder.path()).unwrap(), Some((status.clone(), true)));
         let old = Status { time_ms: status.time_ms - STALE_MS, ..status };

@@ -86,8 +86,9 @@ struct Fetching {
     /// Pieces that are asked for, of whom, and since when.
     asked: BTreeMap<u32, (NodeId, Now)>,
     holders: BTreeMap<NodeId, Holder>,
-    /// When it last got on.
+    /// When it last got on, and when it was last given a chance to.
     moved_at: Now,
+    tried_at: Now,
 }
 
 impl Fetching {
@@ -97,6 +98,11 @@ impl Fetching {
 
     fn is_stalled(&self, now: Now) -> bool {
         now >= self.moved_at.saturating_add(limits::FETCH_STALL_MS)
+    }
+
+    /// Whether others come first.
+    fn has_had_its_chance(&self, now: Now) -> bool {
+        self.is_stalled(now) && now >= self.tried_at.saturating_add(limits::FETCH_STALL_MS)
     }
 
     /// What is missing and not asked for, from piece `first` on, round to it.
@@ -124,6 +130,8 @@ pub(super) struct Fetches {
     under_way: BTreeMap<Digest, Fetching>,
     /// Who has announced what is no update, and in which step.
     spoiled: BTreeSet<(Step, NodeId)>,
+    /// Who has offered what is no state.
+    liars: BTreeSet<NodeId>,
     /// A state that others fetch, its seal, and when it was last asked for.
     offer: Option<(Arc<Seal>, Arc<Blob>, Now)>,
 }
@@ -225,7 +233,8 @@ impl State {
         manifest.check(limits::STATE_INLINE_BYTES_MAX + 1, self.context.state_bytes_max())?;
         let is_state = |fetching: &Fetching| matches!(fetching.goal, Goal::State(..));
         // One at a time; another one only in place of one that does not get on.
-        if self.fetches.under_way.values().any(|fetching| is_state(fetching) && !fetching.is_stalled(now)) {
+        let gets_on = |fetching: &Fetching| is_state(fetching) && !fetching.is_stalled(now);
+        if self.fetches.liars.contains(&from) || self.fetches.under_way.values().any(gets_on) {
             return Ok(false);
         }
         let (round, bytes) = (seal.step.round(), manifest.length);
@@ -245,7 +254,7 @@ impl State {
         let saved = self.saved.pieces.remove(&digest).unwrap_or_default();
         let pieces = saved.into_iter().filter(|(piece, bytes)| manifest.is_piece(*piece, bytes)).collect();
         let (asked, holders) = Default::default();
-        let fetching = Fetching { goal, manifest, pieces, asked, holders, moved_at: now };
+        let fetching = Fetching { goal, manifest, pieces, asked, holders, moved_at: now, tried_at: now };
         self.fetches.under_way.insert(digest, fetching);
         true
     }
@@ -262,7 +271,7 @@ impl State {
         }
         let mut order = Vec::from_iter(&self.fetches.under_way);
         // What gets on stays; then what has waited longest.
-        order.sort_by_key(|(_, it)| (it.is_stalled(now), it.asked.is_empty(), it.moved_at));
+        order.sort_by_key(|(_, it)| (it.has_had_its_chance(now), it.asked.is_empty(), it.tried_at));
         let order: Vec<_> = order.into_iter().map(|(digest, _)| *digest).collect();
         for digest in order.into_iter().take(limits::FETCHES_MAX) {
             self.ask_for_pieces(digest, now, out);
@@ -274,18 +283,15 @@ impl State {
         let me = self.me.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let Some(fetching) = self.fetches.under_way.get_mut(&blob) else { return };
         fetching.asked.retain(|_, (_, since)| now < since.saturating_add(limits::PIECE_TIMEOUT_MS));
-        if fetching.is_stalled(now) {
-            // The next one's turn; until it comes round again.
-            fetching.moved_at = now;
+        if fetching.has_had_its_chance(now) {
+            fetching.tried_at = now;
         }
         let first = me % fetching.count().max(1);
         let (Goal::Update(_, teller) | Goal::State(_, teller)) = &fetching.goal;
         // Who has told of it first, then who is known to hold some of it.
         let mut peers: Vec<_> = peers
             .into_iter()
-            .map(|peer| {
-                (peer != *teller, !fetching.holders.get(&peer).is_some_and(|holder| holder.held.is_some()), peer)
-            })
+            .map(|peer| (peer != *teller, fetching.holders.get(&peer).is_none_or(|holder| holder.held.is_none()), peer))
             .collect();
         peers.sort_unstable();
         for (_, _, to) in peers {
@@ -338,7 +344,13 @@ impl State {
         let length = bytes.len();
         let (from, taken) = match fetching.goal {
             Goal::Update(announcement, from) => (from, self.take_body(from, &announcement, bytes, out)),
-            Goal::State(seal, from) => (from, self.take_state(from, &seal, &bytes, now, out).map(|_| ())),
+            Goal::State(seal, from) => {
+                let taken = self.take_state(from, &seal, &bytes, now, out).map(|_| ());
+                if taken.is_err() && self.fetches.liars.len() < limits::HEADS_MAX {
+                    self.fetches.liars.insert(from);
+                }
+                (from, taken)
+            }
         };
         match taken {
             Ok(()) | Err(Reason::Duplicate) => {}

@@ -1,7 +1,12 @@
 //! Updates and states that are too large for a message.
 
 use super::*;
-use crate::{charter::CodecKind, limits, manifest::Manifest};
+use crate::{
+    charter::CodecKind,
+    limits,
+    manifest::Manifest,
+    message::{Snapshot, StateBytes},
+};
 use serde_bytes::ByteBuf;
 
 /// Nodes whose updates take three pieces a slot.
@@ -84,6 +89,9 @@ fn who_gives_other_bytes_is_asked_no_more() {
         let refused = |event: &Event| matches!(event, Event::Refused { from, .. } if *from == world.ids[2]);
         world.events.iter().any(|events| events.iter().any(refused))
     });
+    (0..2_000).for_each(|_| world.step());
+    // It is not the authors that are blamed.
+    assert!(world.states.iter().all(|state| state.fetches.spoiled.is_empty()));
     world.forger = None;
     world.now += limits::FLOOD_MS;
     // Who was refused once for a thing is not asked for it again; who came by it otherwise passes it on.
@@ -145,8 +153,8 @@ fn what_no_update_of_the_network_can_be_is_not_fetched() {
     assert!(matches!(verdicts[..], [Output::Judge { verdict: Verdict::Reject(Reason::Manifest(_)), .. }]), "{out:?}");
 }
 
-#[test]
-fn a_big_state_comes_in_pieces() {
+/// Four that have sealed all rounds, and a fifth that has been away since the first.
+fn behind() -> World {
     let mut charter = big(5, 6);
     (charter.rounds.quorum, charter.rounds.deadline_ms, charter.rounds.horizon) = (4, 3_000, 1);
     charter.rounds.total = 5;
@@ -156,9 +164,56 @@ fn a_big_state_comes_in_pieces() {
     world.off[4] = true;
     (0..4).for_each(|node| world.tell(node, Input::Disconnected(identity(4).id())));
     world.run_until("are done", |world| world.states[..4].iter().all(State::is_finished));
+    world
+}
+
+#[test]
+fn a_big_state_comes_in_pieces() {
+    let mut world = behind();
     world.restart(4);
     world.run_to_the_end();
     let snapshot = world.events[4].iter().any(|event| matches!(event, Event::Snapshot { .. }));
     let fetching = world.events[4].iter().any(|event| matches!(event, Event::Fetching { author: None, .. }));
     assert!(snapshot && fetching);
+}
+
+/// Whoever offers what is no state, or does not give what it offers, delays the others by seconds.
+#[test]
+fn states_that_are_none_are_not_waited_for() {
+    let mut world = behind();
+    let pull = Pull { step: Step::Round(1), have: Vec::new(), want: Vec::new() };
+    let honest = world.states[0].answer(&pull, world.now);
+    let garbage = vec![7; limits::STATE_INLINE_BYTES_MAX + 1];
+    let manifest = Manifest::of(&garbage);
+    let seal = honest.snapshot.as_ref().unwrap().seal.clone();
+    let state = StateBytes::Announced(manifest.clone());
+    let bent = Batch { snapshot: Some(Box::new(Snapshot { seal, state })), ..honest.clone() };
+    let ids = world.ids.clone();
+    let (one, other) = (ids[1], ids[2]);
+    let now = world.now;
+    let me = &mut world.states[4];
+    [one, other].into_iter().for_each(|peer| drop(me.handle(Input::Connected(peer), now)));
+    let asks = |out: &[Output], blob: Digest| {
+        out.iter().any(|output| matches!(output, Output::Fetch { fetch, .. } if fetch.blob == blob))
+    };
+    let offers =
+        |me: &mut State, from, batch: &Batch, now| me.handle(Input::Answered { from, batch: batch.clone() }, now);
+    assert!(asks(&offers(me, one, &bent, now), manifest.digest()));
+    let Some(Snapshot { state: StateBytes::Announced(whole), .. }) = honest.snapshot.as_deref() else { panic!() };
+    // One at a time, but for one that does not get on.
+    assert!(!asks(&offers(me, other, &honest, now + 1), whole.digest()));
+    let later = now + limits::FETCH_STALL_MS;
+    drop(me.handle(Input::Tick, later));
+    assert!(asks(&offers(me, other, &honest, later + 250), whole.digest()));
+    // Who gives all of what is no state is not asked for another.
+    let later = later + 250 + limits::FETCH_STALL_MS;
+    assert!(asks(&offers(me, one, &bent, later), manifest.digest()));
+    for (piece, bytes) in (0..).zip(garbage.chunks(limits::PIECE_BYTES)) {
+        let piece_of = Piece { bytes: Some(ByteBuf::from(bytes)), held: ByteBuf::new() };
+        let fetch = Fetch { blob: manifest.digest(), piece };
+        drop(me.handle(Input::Piece { from: one, fetch, piece: Some(piece_of) }, later));
+    }
+    assert!(me.fetching().all(|progress| progress.author.is_some()));
+    assert!(!asks(&offers(me, one, &bent, later + 1), manifest.digest()));
+    assert!(asks(&offers(me, other, &honest, later + 1), whole.digest()));
 }
