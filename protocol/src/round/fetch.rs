@@ -129,7 +129,7 @@ pub(super) struct Fetches {
     /// By the manifest's digest.
     under_way: BTreeMap<Digest, Fetching>,
     /// Who has announced what is no update, and in which step.
-    spoiled: BTreeSet<(Step, NodeId)>,
+    pub(super) spoiled: BTreeSet<(Step, NodeId)>,
     /// Who has offered what is no state.
     liars: BTreeSet<NodeId>,
     /// A state that others fetch, its seal, and when it was last asked for.
