@@ -23,6 +23,7 @@ mod genesis;
 mod job;
 mod receive;
 mod sealing;
+mod snapshot;
 mod state;
 mod sync;
 #[cfg(test)]
