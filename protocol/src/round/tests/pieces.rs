@@ -8,6 +8,7 @@ use crate::{
     message::{Snapshot, StateBytes},
 };
 use serde_bytes::ByteBuf;
+use std::collections::BTreeSet;
 
 /// Nodes whose updates take three pieces a slot.
 fn big(nodes: usize, slots: u8) -> Charter {
@@ -216,4 +217,109 @@ fn states_that_are_none_are_not_waited_for() {
     assert!(me.fetching().all(|progress| progress.author.is_some()));
     assert!(!asks(&offers(me, one, &bent, later + 1), manifest.digest()));
     assert!(asks(&offers(me, other, &honest, later + 1), whole.digest()));
+}
+
+/// What a peer does while something is fetched.
+#[derive(Clone, Debug)]
+enum Deed {
+    Gives(usize, u32, Vec<u8>),
+    GivesOther(usize, u32),
+    IsSilent(usize, u32),
+    Comes(usize),
+    Goes(usize),
+    Waits(Now),
+    Asks(u32),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let (peer, piece) = (0..4usize, prop_oneof![4 => 0..3u32, 1 => any::<u32>()]);
+    let held = prop::collection::vec(any::<u8>(), 0..3);
+    prop_oneof![
+        (peer.clone(), piece.clone(), held).prop_map(|(peer, piece, held)| Deed::Gives(peer, piece, held)),
+        (peer.clone(), piece.clone()).prop_map(|(peer, piece)| Deed::GivesOther(peer, piece)),
+        (peer.clone(), piece.clone()).prop_map(|(peer, piece)| Deed::IsSilent(peer, piece)),
+        peer.clone().prop_map(Deed::Comes),
+        peer.prop_map(Deed::Goes),
+        (0..40_000u64).prop_map(Deed::Waits),
+        piece.prop_map(Deed::Asks),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 0, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
+
+    /// Whatever peers do: few pieces are asked for at once, few of one peer, none of who has lied; and when they come,
+    /// that is it.
+    #[test]
+    fn a_fetch_stays_within_its_bounds_and_ends(deeds in prop::collection::vec(deed(), 0..60)) {
+        let mut world = World::new(big(4, 1), 1, 0);
+        world.run_until("is in round 1", |world| world.states[0].step() == Step::Round(1));
+        let Contribution::Update { groups, .. } = update(&world.charter, 2, 1, &world.states[0].view()) else { panic!() };
+        let genesis = world.states[0].genesis.unwrap();
+        let said = world.context.say(&identity(2), genesis, Step::Round(1), 9, Content::Update(groups)).unwrap();
+        let body = said.body.clone().unwrap();
+        let (blob, ids, me) = (body.digest(), world.ids.clone(), &mut world.states[0]);
+        let mut now = world.now;
+        let mut asked: BTreeMap<u32, (NodeId, Now)> = BTreeMap::new();
+        let mut liars = BTreeSet::new();
+        let note = |out: &[Output], asked: &mut BTreeMap<u32, (NodeId, Now)>, liars: &BTreeSet<NodeId>, now| {
+            for output in out {
+                let Output::Fetch { to, fetch } = output else { continue };
+                if fetch.blob == blob {
+                    assert!(!liars.contains(to), "a liar is asked again");
+                    asked.insert(fetch.piece, (*to, now));
+                }
+            }
+            asked.retain(|_, (_, since)| now < *since + limits::PIECE_TIMEOUT_MS);
+            assert!(asked.len() <= limits::PIECES_ASKED_MAX);
+            for id in &ids {
+                let of_peer = asked.values().filter(|(to, _)| to == id).count();
+                assert!(of_peer <= limits::PIECES_ASKED_OF_PEER_MAX, "{of_peer} pieces of one peer");
+            }
+        };
+        let bytes = said.bytes.clone();
+        note(&me.handle(Input::Message { ticket: 0, from: ids[2], bytes }, now), &mut asked, &liars, now);
+        let piece_of = |piece: u32, change: u8, held: &[u8]| {
+            let bytes = body.piece(piece).map(|bytes| bytes.iter().map(|byte| byte ^ change).collect::<Vec<_>>());
+            Piece { bytes: bytes.map(ByteBuf::from), held: ByteBuf::from(held) }
+        };
+        for deed in deeds {
+            let mut came = |from: NodeId, piece: u32, answer: Option<Piece>, me: &mut State| {
+                if asked.get(&piece).is_some_and(|(to, _)| *to == from) {
+                    asked.remove(&piece);
+                }
+                me.handle(Input::Piece { from, fetch: Fetch { blob, piece }, piece: answer }, now)
+            };
+            let out = match deed {
+                Deed::Gives(peer, piece, held) => came(ids[peer], piece, Some(piece_of(piece, 0, &held)), me),
+                Deed::GivesOther(peer, piece) => {
+                    let under_way = me.fetching().any(|progress| progress.author == Some(ids[2]));
+                    if body.piece(piece).is_some() && under_way {
+                        liars.insert(ids[peer]);
+                    }
+                    came(ids[peer], piece, Some(piece_of(piece, 1, &[0xff])), me)
+                }
+                Deed::IsSilent(peer, piece) => came(ids[peer], piece, None, me),
+                Deed::Comes(peer) => me.handle(Input::Connected(ids[peer]), now),
+                Deed::Goes(peer) => {
+                    asked.retain(|_, (to, _)| *to != ids[peer]);
+                    // Who comes back is given another chance.
+                    liars.remove(&ids[peer]);
+                    me.handle(Input::Disconnected(ids[peer]), now)
+                }
+                Deed::Waits(ms) => {
+                    now += ms;
+                    me.handle(Input::Tick, now)
+                }
+                Deed::Asks(piece) => me.handle(Input::AskedPiece { ticket: 1, fetch: Fetch { blob, piece } }, now),
+            };
+            note(&out, &mut asked, &liars, now);
+        }
+        for piece in 0..3 {
+            let answer = Some(piece_of(piece, 0, &[]));
+            me.handle(Input::Piece { from: ids[3], fetch: Fetch { blob, piece }, piece: answer }, now);
+        }
+        let held = me.ledger.get(Step::Round(1)).and_then(|set| set.find(&said.id()));
+        prop_assert!(held.is_some_and(|held| held.body == said.body));
+    }
 }
