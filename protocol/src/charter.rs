@@ -271,6 +271,13 @@ pub enum CodecKind {
     F32,
     /// 1 byte: -127 to 127 times the group's power of two. What rounding loses, the sender adds to its next update.
     Q8,
+    /// 4.1 bits: -7 to 7 times a scale that 64 values share.
+    Q4,
+    /// 1.1 bits: a sign, and a size that 64 values share.
+    Sign,
+    /// Half a bit: the largest one of 32 values, in 8 bits, and where it is.
+    #[serde(rename = "topk")]
+    TopK,
 }
 
 /// When rounds close, and how many there are.
@@ -401,7 +408,9 @@ impl Charter {
         let named = self.founders.len() + self.members.len();
         let members = if self.admission == Admission::Allowlist { named } else { limits::MEMBERS_MAX };
         let contributors = members.min(self.rounds.contributors.into()) as u64;
-        let update = 2 * (crate::codec::width(self.codec.kind) * crate::mixture::Layout::new(self).values()) as u64;
+        let layout = crate::mixture::Layout::new(self);
+        let integers = if self.codec.kind == CodecKind::Q8 { 1 } else { 4 } * layout.values();
+        let update = (crate::codec::update_bytes(self.codec.kind, &layout) + integers) as u64;
         update * contributors * (u64::from(self.rounds.horizon) + 2)
     }
 

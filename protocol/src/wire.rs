@@ -17,6 +17,9 @@ pub enum WireError {
     /// Not CBOR of the expected form.
     #[error("not readable: {0}")]
     Unreadable(String),
+    /// Nothing that this protocol can write.
+    #[error("not writable: {0}")]
+    Unwritable(&'static str),
     /// Readable, but not written the one way that this protocol writes it.
     #[error("not in canonical form, or followed by other bytes")]
     NotCanonical,

@@ -237,7 +237,7 @@ const KEPT: usize = 17;
 
 fn explain(charter: &Charter) -> Result<()> {
     let values = Layout::new(charter).values();
-    let update = values * codec::width(charter.codec.kind);
+    let update = codec::update_bytes(charter.codec.kind, &Layout::new(charter));
     let members = charter.founders.len() + charter.members.len();
     let (anchors, sealers) = (usize::from(charter.anchors.count), charter.sealers.len());
     println!("network     {} ({})", charter.id()?, charter.name);

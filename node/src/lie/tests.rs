@@ -70,7 +70,7 @@ fn norm(values: &[f32]) -> f32 {
 
 fn is_valid(groups: &[Group]) -> bool {
     let context = context();
-    let encoded: Vec<_> = groups.iter().map(|group| codec::encode(&context.charter.codec, group)).collect();
+    let encoded: Vec<_> = groups.iter().filter_map(|group| codec::encode(&context.charter.codec, group)).collect();
     codec::decode(&context.charter.codec, &context.layout, &encoded).is_ok()
 }
 

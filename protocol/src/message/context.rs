@@ -109,8 +109,9 @@ impl Context {
     }
 
     fn encode_update(&self, groups: &[Group]) -> Result<(Vec<u8>, Option<Arc<Blob>>), wire::WireError> {
-        let groups = groups.iter().map(|group| codec::encode(&self.charter.codec, group)).collect();
-        let bytes = wire::encode(&Update::Groups(groups), limits::UPDATE_BYTES_MAX)?;
+        let encoded = groups.iter().map(|group| codec::encode(&self.charter.codec, group)).collect::<Option<_>>();
+        let off_grid = || wire::WireError::Unwritable("an update off its codec's grid");
+        let bytes = wire::encode(&Update::Groups(encoded.ok_or_else(off_grid)?), limits::UPDATE_BYTES_MAX)?;
         if bytes.len() <= limits::PAYLOAD_BYTES_MAX {
             return Ok((bytes, None));
         }
@@ -218,7 +219,7 @@ impl Context {
     /// The largest update of this layout: its values, and what CBOR adds to each group.
     fn update_bytes_max(&self) -> usize {
         let groups = self.layout.groups().len();
-        codec::width(self.charter.codec.kind) * self.layout.values() + 64 * (groups + 1)
+        codec::update_bytes(self.charter.codec.kind, &self.layout) + 64 * (groups + 1)
     }
 
     /// The largest state of this layout: a CBOR integer of 9 bytes a value, and what does not grow with it.

@@ -2,11 +2,15 @@
 //!
 //! What is fused is the decoded value, so that sender and receivers mean the same number to the last bit.
 
+mod blocks;
+mod sparse;
+
 use crate::{
     charter::{Codec, CodecKind},
     limits,
     mixture::{Layout, power_of_two},
 };
+use blocks::Width;
 use serde::{Deserialize, Serialize};
 
 /// One tensor group of an update as it travels.
@@ -137,48 +141,67 @@ pub enum CodecError {
     },
 }
 
-/// Bytes of one value.
-pub fn width(kind: CodecKind) -> usize {
+/// Bytes of a group of so many values.
+pub fn bytes(kind: CodecKind, values: usize) -> usize {
     match kind {
-        CodecKind::F32 => 4,
-        CodecKind::Q8 => 1,
+        CodecKind::F32 => 4 * values,
+        CodecKind::Q8 => values,
+        CodecKind::Q4 => blocks::bytes(Width::Four, values),
+        CodecKind::Sign => blocks::bytes(Width::One, values),
+        CodecKind::TopK => sparse::bytes(values),
     }
 }
 
-/// The largest mantissa.
-fn mantissa_max(kind: CodecKind) -> i32 {
-    match kind {
-        CodecKind::F32 => (1 << limits::MANTISSA_BITS) - 1,
-        CodecKind::Q8 => 127,
-    }
+/// Bytes of all values of an update, without what CBOR adds.
+pub fn update_bytes(kind: CodecKind, layout: &Layout) -> usize {
+    layout.groups().iter().map(|group| bytes(kind, group.values())).sum()
 }
+
+const Q8_MAX: i32 = 127;
+
+const F32_MAX: i32 = (1 << limits::MANTISSA_BITS) - 1;
 
 /// Rounds `values` to the finest grid on which the largest of them fits, half to even. Values that are not finite
 /// count as 0 and values too large for the charter are cut off: the caller keeps what was lost.
 pub fn quantise(codec: &Codec, values: &[f32]) -> Group {
-    let most = f64::from(mantissa_max(codec.kind));
-    let finite = |v: f32| if v.is_finite() { f64::from(v) } else { 0.0 };
-    let largest = values.iter().fold(0f64, |largest, v| largest.max(finite(*v).abs()));
+    let finite = |v: &f32| if v.is_finite() { f64::from(*v) } else { 0.0 };
+    let values: Vec<f64> = values.iter().map(finite).collect();
+    let (lowest, highest) = (codec.exponent_min, codec.exponent_max);
+    match codec.kind {
+        CodecKind::F32 => quantise_each(&values, lowest, highest, limits::MANTISSA_BITS as i16, F32_MAX),
+        CodecKind::Q8 => quantise_each(&values, lowest, highest, 7, Q8_MAX),
+        CodecKind::Q4 => blocks::quantise(Width::Four, &values, lowest, highest),
+        CodecKind::Sign => blocks::quantise(Width::One, &values, lowest, highest),
+        CodecKind::TopK => sparse::quantise(&values, lowest, highest),
+    }
+}
+
+fn quantise_each(values: &[f64], lowest: i16, highest: i16, bits: i16, most: i32) -> Group {
+    let most = f64::from(most);
+    let largest = values.iter().fold(0f64, |largest, v| largest.max(v.abs()));
     // The exponent of `largest` from its bits, then up by as much as the mantissa's width asks for.
     let log2 = ((largest.to_bits() >> 52) & 0x7ff) as i16 - 1023;
-    let bits = if codec.kind == CodecKind::Q8 { 7 } else { limits::MANTISSA_BITS as i16 };
-    let mut exponent = (log2 - bits).clamp(codec.exponent_min, codec.exponent_max);
-    while largest / power_of_two(exponent) > most && exponent < codec.exponent_max {
+    let mut exponent = (log2 - bits).clamp(lowest, highest);
+    while largest / power_of_two(exponent) > most && exponent < highest {
         exponent += 1;
     }
     let scale = power_of_two(exponent);
-    let mantissas = values.iter().map(|v| (finite(*v) / scale).round_ties_even().clamp(-most, most) as i32).collect();
+    let mantissas = values.iter().map(|v| (v / scale).round_ties_even().clamp(-most, most) as i32).collect();
     Group { exponent, mantissas }
 }
 
-/// Writes a group.
-pub fn encode(codec: &Codec, group: &Group) -> EncodedGroup {
+/// Writes a group; none if it is not on the codec's grid, as what [`quantise`] gives is.
+pub fn encode(codec: &Codec, group: &Group) -> Option<EncodedGroup> {
     let scale = power_of_two(group.exponent);
+    let mantissas = group.mantissas.iter();
     let values = match codec.kind {
-        CodecKind::F32 => group.mantissas.iter().flat_map(|m| ((f64::from(m) * scale) as f32).to_le_bytes()).collect(),
-        CodecKind::Q8 => group.mantissas.iter().flat_map(|m| (m as i8).to_le_bytes()).collect(),
+        CodecKind::F32 => mantissas.flat_map(|m| ((f64::from(m) * scale) as f32).to_le_bytes()).collect(),
+        CodecKind::Q8 => mantissas.map(|m| i8::try_from(m).map(i8::cast_unsigned)).collect::<Result<_, _>>().ok()?,
+        CodecKind::Q4 => blocks::encode(Width::Four, group)?,
+        CodecKind::Sign => blocks::encode(Width::One, group)?,
+        CodecKind::TopK => sparse::encode(group)?,
     };
-    EncodedGroup { exponent: group.exponent, values }
+    Some(EncodedGroup { exponent: group.exponent, values })
 }
 
 /// Reads the groups of an update.
@@ -199,7 +222,7 @@ pub fn decode(codec: &Codec, layout: &Layout, groups: &[EncodedGroup]) -> Result
 }
 
 fn decode_group(codec: &Codec, group: usize, encoded: &EncodedGroup, values: usize) -> Result<Group, CodecError> {
-    let (is, must) = (encoded.values.len(), values * width(codec.kind));
+    let (is, must) = (encoded.values.len(), bytes(codec.kind, values));
     if is != must {
         return Err(CodecError::Shape { group, is, must });
     }
@@ -207,11 +230,10 @@ fn decode_group(codec: &Codec, group: usize, encoded: &EncodedGroup, values: usi
     if !(codec.exponent_min..=codec.exponent_max).contains(&exponent) {
         return Err(CodecError::Exponent { group, exponent });
     }
-    let most = mantissa_max(codec.kind);
     let mantissas = match codec.kind {
         CodecKind::Q8 => {
             let mantissa = |(at, byte): (usize, &u8)| match byte.cast_signed() {
-                m if i32::from(m).abs() <= most => Ok(m),
+                m if i32::from(m).abs() <= Q8_MAX => Ok(m),
                 _ => Err(CodecError::OffGrid { group, at }),
             };
             encoded.values.iter().enumerate().map(mantissa).collect::<Result<_, _>>().map(Mantissas::Narrow)
@@ -226,11 +248,14 @@ fn decode_group(codec: &Codec, group: usize, encoded: &EncodedGroup, values: usi
                 }
                 // Division by a power of two is exact here; -0.0 has another spelling, 0.0.
                 let m = f64::from(value) / scale;
-                let ok = m.abs() <= f64::from(most) && m.trunc() == m && (m != 0.0 || value.is_sign_positive());
+                let ok = m.abs() <= f64::from(F32_MAX) && m.trunc() == m && (m != 0.0 || value.is_sign_positive());
                 if ok { Ok(m as i32) } else { Err(CodecError::OffGrid { group, at }) }
             };
             words.iter().enumerate().map(mantissa).collect::<Result<_, _>>()
         }
+        CodecKind::Q4 => blocks::decode(Width::Four, group, &encoded.values, values).map(Mantissas::from),
+        CodecKind::Sign => blocks::decode(Width::One, group, &encoded.values, values).map(Mantissas::from),
+        CodecKind::TopK => sparse::decode(group, &encoded.values, values).map(Mantissas::from),
     };
     Ok(Group { exponent, mantissas: mantissas? })
 }
@@ -245,29 +270,87 @@ mod tests {
         Codec { kind, exponent_min: -40, exponent_max: 8 }
     }
 
+    const KINDS: [CodecKind; 5] = [CodecKind::F32, CodecKind::Q8, CodecKind::Q4, CodecKind::Sign, CodecKind::TopK];
+
     proptest! {
         #[test]
-        fn what_is_written_is_read_exactly(values in prop::collection::vec(-1e3f32..1e3, 1..40), q8: bool) {
-            let codec = codec(if q8 { CodecKind::Q8 } else { CodecKind::F32 });
+        fn what_is_written_is_read_exactly(values in prop::collection::vec(-1e3f32..1e3, 1..200), kind in 0..5usize, sparse: u64) {
+            let codec = codec(KINDS[kind]);
+            // Some values are none, as of parts that have not been trained.
+            let values: Vec<_> = values.iter().enumerate().map(|(at, value)| if sparse >> (at % 64) & 1 == 1 { 0.0 } else { *value }).collect();
             let group = quantise(&codec, &values);
-            let read = decode_group(&codec, 0, &encode(&codec, &group), values.len()).unwrap();
-            prop_assert_eq!(&read, &group);
+            let encoded = encode(&codec, &group).unwrap();
+            prop_assert_eq!(encoded.values.len(), bytes(codec.kind, values.len()));
+            prop_assert_eq!(&decode_group(&codec, 0, &encoded, values.len()).unwrap(), &group);
+            // What is read is rounded to itself.
+            prop_assert_eq!(quantise(&codec, &group.view()).view(), group.view());
+        }
+
+        #[test]
+        fn what_rounding_loses_is_little(values in prop::collection::vec(-1e3f32..1e3, 1..200), kind in 0..5usize) {
+            let codec = codec(KINDS[kind]);
+            let view = quantise(&codec, &values).view();
             let largest = values.iter().fold(0f32, |a, b| a.max(b.abs()));
-            let step = if q8 { largest / 126.0 } else { largest / 4e6 };
-            for (a, b) in values.iter().zip(read.view()) {
-                prop_assert!((a - b).abs() <= step, "{} became {}", a, b);
+            let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value) * f64::from(value)).sum::<f64>();
+            let lost = square(&mut values.iter().zip(&view).map(|(a, b)| a - b));
+            let most = match codec.kind {
+                CodecKind::F32 => largest / 4e6,
+                CodecKind::Q8 => largest / 126.0,
+                CodecKind::Q4 => largest / 13.5,
+                // Whatever it loses, the sender keeps: it must not be more than there was.
+                CodecKind::Sign | CodecKind::TopK => {
+                    prop_assert!(lost < square(&mut values.iter().copied()) * 1.001);
+                    return Ok(());
+                }
+            };
+            for (a, b) in values.iter().zip(view) {
+                prop_assert!((a - b).abs() <= most, "{} became {}", a, b);
             }
         }
 
         #[test]
-        fn no_bytes_make_it_panic(exponent: i16, values in prop::collection::vec(any::<u8>(), 0..64), q8: bool) {
-            let codec = codec(if q8 { CodecKind::Q8 } else { CodecKind::F32 });
+        fn no_bytes_make_it_panic(exponent: i16, values in prop::collection::vec(any::<u8>(), 0..64), kind in 0..5usize, count in 0..100usize) {
+            let codec = codec(KINDS[kind]);
             let encoded = EncodedGroup { exponent, values };
-            if let Ok(group) = decode_group(&codec, 0, &encoded, 8) {
-                prop_assert_eq!(encode(&codec, &group), encoded);
+            if let Ok(group) = decode_group(&codec, 0, &encoded, count) {
+                prop_assert_eq!(encode(&codec, &group), Some(encoded));
                 prop_assert!(group.mantissas.iter().all(|m| m.abs() < 1 << 23));
             }
         }
+
+        /// What one changes of valid bytes is refused, or is read as something else.
+        #[test]
+        fn there_is_one_way_to_write_it(values in prop::collection::vec(-1e3f32..1e3, 1..200), kind in 0..5usize, at: prop::sample::Index, bit in 0..8u8) {
+            let codec = codec(KINDS[kind]);
+            let encoded = encode(&codec, &quantise(&codec, &values)).unwrap();
+            let read = decode_group(&codec, 0, &encoded, values.len()).unwrap();
+            let mut other = encoded.clone();
+            let at = at.index(other.values.len());
+            other.values[at] ^= 1 << bit;
+            prop_assert!(decode_group(&codec, 0, &other, values.len()).map_or(true, |other| other != read));
+        }
+    }
+
+    #[test]
+    fn few_bits_are_few_bytes() {
+        let sizes = KINDS.map(|kind| bytes(kind, 6_400));
+        assert_eq!(sizes, [25_600, 6_400, 3_300, 900, 400]);
+        assert_eq!(KINDS.map(|kind| bytes(kind, 65)), [260, 65, 33 + 2, 9 + 2, 6]);
+        assert_eq!(KINDS.map(|kind| bytes(kind, 0)), [0; 5]);
+    }
+
+    #[test]
+    fn what_is_off_the_grid_is_not_written() {
+        let group = |mantissas: Vec<i32>| Group { exponent: 0, mantissas: mantissas.into() };
+        let writes = |kind, mantissas| encode(&codec(kind), &group(mantissas)).is_some();
+        assert!(writes(CodecKind::Q8, vec![127]) && !writes(CodecKind::Q8, vec![128]));
+        assert!(writes(CodecKind::Q4, vec![14, -2, 0]) && !writes(CodecKind::Q4, vec![15, 2]));
+        assert!(writes(CodecKind::Q4, vec![7 * 255]) && !writes(CodecKind::Q4, vec![8 * 255]));
+        assert!(writes(CodecKind::Sign, vec![9, -9]) && !writes(CodecKind::Sign, vec![9, 0]));
+        assert!(writes(CodecKind::TopK, vec![0, -127]) && !writes(CodecKind::TopK, vec![1, 1]));
+        // Beyond 255 zeros it takes two entries: there are places for 10.
+        let far = |count: usize| (0..300).map(|at| i32::from(at > 298 || (at < count))).collect();
+        assert!(writes(CodecKind::TopK, far(8)) && !writes(CodecKind::TopK, far(9)));
     }
 
     #[test]
