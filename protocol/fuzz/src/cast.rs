@@ -103,9 +103,14 @@ impl Cast {
         charter.rounds.quorum = if is(3) { 1 } else { 3 };
         charter.rounds.total = if is(3) { 0 } else { 4 };
         charter.rounds.horizon = if is(4) { 1 } else { 3 };
-        if is(5) {
-            charter.codec = Codec { kind: CodecKind::F32, exponent_min: -40, exponent_max: 20 };
-        }
+        let few_bits = match (is(0), is(4)) {
+            (true, true) => CodecKind::Q8,
+            (true, false) => CodecKind::Q4,
+            (false, true) => CodecKind::Sign,
+            (false, false) => CodecKind::TopK,
+        };
+        let (kind, exponent_max) = if is(5) { (CodecKind::F32, 20) } else { (few_bits, 8) };
+        charter.codec = Codec { kind, exponent_min: -40, exponent_max };
         charter.rounds.deadline_ms = 10_000;
         charter.admission = match (is(2), is(4)) {
             (true, _) => Admission::Invited { admins: vec![key(MEMBERS - 1)] },

@@ -5,6 +5,7 @@ use heterotune_crypto::{Digest, Signed};
 use heterotune_protocol::{
     charter::Charter,
     limits,
+    manifest::Pieces,
     message::{Content, Context, Envelope, Kind, Message, Request, Response, Step},
     mixture::Mixture,
     round::{Checkpoint, Job, RoundSet},
@@ -43,7 +44,13 @@ pub fn decoders(bytes: &[u8]) {
             }
         }
         2 => drop(decoded::<Request>(bytes, limits::REQUEST_BYTES_MAX)),
-        3 => drop(decoded::<Response>(bytes, limits::RESPONSE_BYTES_MAX)),
+        3 => {
+            if let Some(Response::Piece(piece)) = decoded(bytes, limits::RESPONSE_BYTES_MAX) {
+                let held = Pieces::from_bytes(&piece.held);
+                let again: Pieces = (0..limits::PIECES_MAX as u32).filter(|number| held.has(*number)).collect();
+                assert!((0..=limits::PIECES_MAX as u32).all(|number| again.has(number) == held.has(number)));
+            }
+        }
         4 => {
             if let Some(state) = decoded::<Checkpoint>(bytes, limits::STATE_BYTES_MAX) {
                 let _ = (state.digest(), state.mixture.fits(&context().layout));

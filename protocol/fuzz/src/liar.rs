@@ -7,7 +7,7 @@ use super::{
 use heterotune_crypto::{Digest, NodeId};
 use heterotune_protocol::{
     admission::Membership,
-    codec::Group,
+    codec::{Group, encode, quantise},
     enrolment::Enrolment,
     ledger::StepSet,
     limits,
@@ -130,7 +130,9 @@ impl Heard {
             let exponent = *bytes.pick(&exponents).unwrap_or(&0);
             let (sign, scale) = (bytes.byte(), bytes.pick(&[1, 127, (1 << 23) - 1, 3]).copied().unwrap_or(1));
             let mantissas = (0..values).map(|at| if sign >> (at % 8) & 1 == 1 { -scale } else { scale });
-            Group { exponent, mantissas: mantissas.collect() }
+            let group = Group { exponent, mantissas: mantissas.collect() };
+            // What the codec cannot write is not said.
+            if encode(codec, &group).is_some() { group } else { quantise(codec, &group.view()) }
         };
         self.context.layout.groups().iter().map(|shape| shape.values()).map(group).collect()
     }
