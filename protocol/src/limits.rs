@@ -2,7 +2,7 @@
 //! computed with before it is held against one of these.
 
 /// The version of everything in this crate that two nodes must agree on.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// The largest gossiped message, envelope included: 256 KiB. An update of the default shape is 1.7 KB (q8), the anchor
 /// kernels 33 KB (two spaces of 128 anchors), the class statistics 23 KB.
@@ -27,7 +27,7 @@ pub const CHARTER_BYTES_MAX: usize = 1_280 * 1024;
 /// bytes fit. Of a larger one it tells only the digest.
 pub const GREETING_CHARTER_BYTES_MAX: usize = 32 * 1024;
 
-/// The largest greeting: a charter, a membership (150 bytes), and the names of the fields.
+/// The largest greeting: a charter, a membership (150 bytes), the time, and the names of the fields.
 pub const GREETING_BYTES_MAX: usize = GREETING_CHARTER_BYTES_MAX + 512;
 
 /// The longest sentence with which a peer is refused: a list of all settings in which two charters differ is cut there.
