@@ -10,6 +10,8 @@ mod floods;
 mod members;
 #[path = "hosts/nat.rs"]
 mod nat;
+#[path = "hosts/pieces.rs"]
+mod pieces;
 
 use common::{
     hosts::Hosts,

@@ -55,6 +55,12 @@ impl<T> Signed<T> {
         Ok(Self { author, value, payload, signature })
     }
 
+    /// The same statement, its bytes read as something else.
+    pub fn with<U>(self, value: U) -> Signed<U> {
+        let Self { author, payload, signature, .. } = self;
+        Signed { author, value, payload, signature }
+    }
+
     /// Who signed.
     pub fn author(&self) -> NodeId {
         self.author

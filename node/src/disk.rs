@@ -84,6 +84,7 @@ pub fn sort(outputs: Vec<Output>, is_writing: bool) -> Sorted {
         let speaks = matches!(output, Output::Publish(_) | Output::Answer { .. });
         match output {
             Output::Keep(message) => sorted.records.push(Record::Message(message)),
+            Output::KeepPiece(piece) => sorted.records.push(Record::Piece(piece)),
             Output::Checkpoint(checkpoint) => sorted.records.push(Record::Checkpoint(checkpoint)),
             Output::Seal { seal, forget_before } => sorted.records.push(Record::Seal(seal, forget_before)),
             // The log may run ahead of the disk.

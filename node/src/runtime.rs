@@ -319,10 +319,12 @@ impl Node {
             Output::Publish(message) => self.network.publish(message),
             Output::Pull { to, pull } => self.network.pull(&to, pull),
             Output::Answer { ticket, batch } => self.network.answer(ticket, batch),
+            Output::Fetch { to, fetch } => self.network.fetch(&to, fetch),
+            Output::Piece { ticket, piece } => self.network.give(ticket, piece),
             Output::Train(work) => self.trainer.work(work),
             Output::Compute(job) => self.compute(job)?,
             Output::Tell(event) => self.on_event(event)?,
-            Output::Keep(_) | Output::Checkpoint(_) | Output::Seal { .. } => {}
+            Output::Keep(_) | Output::KeepPiece(_) | Output::Checkpoint(_) | Output::Seal { .. } => {}
         }
         Ok(())
     }
@@ -455,6 +457,8 @@ impl Node {
             NetEvent::Asked(ticket, pull) => self.handle(Input::Asked { ticket, pull }),
             NetEvent::Answered(from, batch) => self.handle(Input::Answered { from, batch }),
             NetEvent::Unanswered(from) => self.handle(Input::Unanswered { from }),
+            NetEvent::AskedPiece(ticket, fetch) => self.handle(Input::AskedPiece { ticket, fetch }),
+            NetEvent::Piece(from, fetch, piece) => self.handle(Input::Piece { from, fetch, piece }),
             NetEvent::Misfit { peer, reason, hopeless } => {
                 if !hopeless && !self.grumbles.allow(None) {
                     return Ok(());

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
     message::Kind,
-    round::{Event, State},
+    round::{Event, Progress, State},
 };
 use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,8 @@ pub struct Status {
     pub external: Vec<Multiaddr>,
     /// Who is connected.
     pub peers: Vec<Peer>,
+    /// Updates and states on their way here that are too large for a message.
+    pub fetching: Vec<Progress>,
 }
 
 /// A connected peer.
@@ -194,6 +196,7 @@ impl Watch {
             listening: self.listening.iter().cloned().collect(),
             external: self.external.iter().cloned().collect(),
             peers: self.peers.values().cloned().collect(),
+            fetching: state.fetching().collect(),
         })
     }
 }
@@ -233,8 +236,18 @@ mod tests {
         assert_eq!(Status::read(folder.path()).unwrap(), None);
         let peers = watch.peers.values().cloned().collect();
         let (traffic, pid, listening, external) = (Traffic::default(), std::process::id(), Vec::new(), Vec::new());
-        let status =
-            Status { time_ms: unix_ms(), pid, round: 3, unsealed: 2, traffic, dropped: 0, listening, external, peers };
+        let status = Status {
+            time_ms: unix_ms(),
+            pid,
+            round: 3,
+            unsealed: 2,
+            traffic,
+            dropped: 0,
+            listening,
+            external,
+            peers,
+            fetching: vec![],
+        };
         status.write(folder.path()).unwrap();
         assert_eq!(Status::read(folder.path()).unwrap(), Some((status.clone(), true)));
         let old = Status { time_ms: status.time_ms - STALE_MS, ..status };

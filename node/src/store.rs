@@ -15,12 +15,13 @@
 
 use crate::folder::{CHARTER, IDENTITY, read_identity};
 use anyhow::{Context as _, Result, bail};
-use heterotune_crypto::Identity;
+use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
     charter::Charter,
     limits,
+    manifest::Manifest,
     message::{Message, Step},
-    round::{Checkpoint, Saved},
+    round::{Checkpoint, KeptPiece, Saved},
     seal::Seal,
     wire,
 };
@@ -34,6 +35,12 @@ use std::{
 
 /// (the step's height; the message's id) -> envelope.
 const MESSAGES: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("messages");
+
+/// The same -> what the envelope only announces.
+const BODIES: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("bodies");
+
+/// (the step's height; the manifest's digest; which piece) -> a piece of what is being fetched.
+const PIECES: TableDefinition<'_, (u64, &[u8], u32), &[u8]> = TableDefinition::new("pieces");
 
 /// Round -> the state before it.
 const CHECKPOINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("checkpoints");
@@ -50,8 +57,10 @@ pub struct Store {
 /// Something to keep.
 #[derive(Debug)]
 pub enum Record {
-    /// A message of the ledger.
+    /// A message of the ledger, with its body.
     Message(Arc<Message>),
+    /// A piece of what is being fetched.
+    Piece(KeptPiece),
     /// A state.
     Checkpoint(Arc<Checkpoint>),
     /// A seal, and the first round whose messages are still needed.
@@ -115,7 +124,7 @@ impl Store {
             }
             return Ok(());
         }
-        let text = heterotune_crypto::Digest::from_bytes(identity.secret()).to_string();
+        let text = Digest::from_bytes(identity.secret()).to_string();
         write_atomically(&path, text.as_bytes(), true)
     }
 
@@ -159,6 +168,16 @@ impl Store {
             }
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(saved),
             Err(error) => return Err(error.into()),
+        }
+        for row in reading.open_table(BODIES)?.iter()? {
+            let bytes = row?.1.value().to_vec();
+            saved.bodies.insert(Manifest::of(&bytes).digest(), bytes);
+        }
+        for row in reading.open_table(PIECES)?.iter()? {
+            let (key, bytes) = row?;
+            let (_, blob, piece) = key.value();
+            let Ok(blob) = blob.try_into().map(Digest::from_bytes) else { continue };
+            saved.pieces.entry(blob).or_default().insert(piece, bytes.value().to_vec());
         }
         for row in reading.open_table(CHECKPOINTS)?.iter()? {
             saved.checkpoints.push(wire::decode(row?.1.value(), limits::STATE_BYTES_MAX)?);
@@ -206,6 +225,8 @@ impl Store {
         let writing = self.ledger.begin_write()?;
         {
             let mut messages = writing.open_table(MESSAGES)?;
+            let mut bodies = writing.open_table(BODIES)?;
+            let mut pieces = writing.open_table(PIECES)?;
             let mut checkpoints = writing.open_table(CHECKPOINTS)?;
             let mut seals = writing.open_table(SEALS)?;
             for record in records {
@@ -213,6 +234,15 @@ impl Store {
                     Record::Message(message) => {
                         let (height, id) = (message.step.height(), message.id());
                         messages.insert((height, id.as_bytes().as_slice()), message.bytes.as_slice())?;
+                        if let Some(body) = &message.body {
+                            bodies.insert((height, id.as_bytes().as_slice()), body.bytes())?;
+                            let blob = body.digest();
+                            let blob = blob.as_bytes().as_slice();
+                            pieces.retain_in((height, blob, 0)..=(height, blob, u32::MAX), |_, _| false)?;
+                        }
+                    }
+                    Record::Piece(KeptPiece { height, blob, piece, bytes }) => {
+                        pieces.insert((*height, blob.as_bytes().as_slice(), *piece), bytes.as_slice())?;
                     }
                     Record::Checkpoint(checkpoint) => {
                         let bytes = wire::encode(&**checkpoint, limits::STATE_BYTES_MAX)?;
@@ -223,10 +253,13 @@ impl Store {
                         seals.insert(sealed, wire::encode(&**seal, limits::SEAL_BYTES_MAX)?.as_slice())?;
                         let named = |id: &[u8]| seal.ids.iter().any(|sealed| sealed.as_bytes() == id);
                         let first = Step::Round(*forget_before).height();
-                        messages.retain(|(height, id), _| {
+                        let is_kept = |height, id: &[u8]| {
                             let kept = height < GENESIS || height >= first;
                             kept && (height != sealed || named(id))
-                        })?;
+                        };
+                        messages.retain(|(height, id), _| is_kept(height, id))?;
+                        bodies.retain(|(height, id), _| is_kept(height, id))?;
+                        pieces.retain(|(height, ..), _| height > sealed)?;
                         checkpoints.retain(|round, _| round > seal.step.round())?;
                     }
                 }

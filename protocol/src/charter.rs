@@ -395,6 +395,16 @@ impl Charter {
         Ok(NetworkId(Digest::of("heterotune 2026 charter", &[&self.encode()?])))
     }
 
+    /// What the updates that a node holds take at most: of every round in the horizon and two more, as they travelled and
+    /// as integers.
+    pub fn updates_bytes(&self) -> u64 {
+        let named = self.founders.len() + self.members.len();
+        let members = if self.admission == Admission::Allowlist { named } else { limits::MEMBERS_MAX };
+        let contributors = members.min(self.rounds.contributors.into()) as u64;
+        let update = 2 * (crate::codec::width(self.codec.kind) * crate::mixture::Layout::new(self).values()) as u64;
+        update * contributors * (u64::from(self.rounds.horizon) + 2)
+    }
+
     /// Checks every setting against its range.
     ///
     /// # Errors
@@ -450,7 +460,9 @@ impl Charter {
         let anchors = i64::from(self.anchors.count);
         within("adapter.slots", adapter.slots.into(), 1, size(limits::SLOTS_MAX))?;
         within("adapter.branches", adapter.branches.into(), 0, size(limits::BRANCHES_MAX))?;
-        within("adapter.rank", adapter.rank.into(), 1, size(limits::RANK_MAX).min(anchors - 1))?;
+        // The anchors span the spaces, unless those are drawn.
+        let spanned = if adapter.alignment == Alignment::Random { i64::MAX } else { anchors - 1 };
+        within("adapter.rank", adapter.rank.into(), 1, size(limits::RANK_MAX).min(spanned))?;
         within(
             "adapter.readout_rank",
             adapter.readout_rank.into(),
@@ -511,6 +523,12 @@ impl Charter {
             100,
             7 * 24 * 3_600_000,
         )?;
-        within("rounds.horizon", self.rounds.horizon.into(), 1, limits::HORIZON_MAX as i64)
+        within("rounds.horizon", self.rounds.horizon.into(), 1, limits::HORIZON_MAX as i64)?;
+        within(
+            "the bytes of the updates that nodes hold (from the shared values, codec.kind, rounds.contributors and rounds.horizon)",
+            i64::try_from(self.updates_bytes()).unwrap_or(i64::MAX),
+            0,
+            limits::UPDATES_BYTES_MAX as i64,
+        )
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::{
     enrolment, limits,
+    manifest::Blob,
     message::{Kind, Message, Step},
 };
 use heterotune_crypto::{Digest, Hasher, NodeId};
@@ -227,6 +228,12 @@ impl Ledger {
         let old = self.steps.insert(step, set).unwrap_or_default();
         let set = &self.steps[&step];
         old.messages().filter(|message| set.find(&message.id()).is_none()).cloned().collect()
+    }
+
+    /// The body with this digest.
+    pub fn body(&self, digest: &Digest) -> Option<&Arc<Blob>> {
+        let messages = self.steps.values().flat_map(StepSet::messages);
+        messages.filter_map(|message| message.body.as_ref()).find(|body| body.digest() == *digest)
     }
 
     /// Forgets the rounds before `first`. Genesis is kept for ever.

@@ -24,6 +24,7 @@ pub mod fuse;
 pub mod genesis;
 pub mod ledger;
 pub mod limits;
+pub mod manifest;
 pub mod memo;
 pub mod message;
 pub mod mixture;

@@ -11,14 +11,47 @@ pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// What an envelope adds to its payload: names and numbers of seven fields, a key, a signature (about 250 bytes).
 pub const ENVELOPE_BYTES_MAX: usize = 512;
 
-/// The largest payload that fits into a message.
+/// The largest payload that fits into a message. A larger update is announced, and fetched in pieces.
 pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
 
 /// The largest request to a peer: an id list of one step (32 authors x 2 hashes), or a hello with addresses.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// The largest answer of a peer: twelve of the largest messages, or the largest state. The rest is asked for again.
+/// The largest answer of a peer: twelve of the largest messages, or a state that is no larger. The rest is asked for
+/// again, or fetched in pieces.
 pub const RESPONSE_BYTES_MAX: usize = 12 * MESSAGE_BYTES_MAX;
+
+/// A piece of what is too large for a message: 128 KiB. On a line of 1 Mbit/s it takes a second, and the digests of the
+/// largest update's pieces still fit a message (9 KB).
+pub const PIECE_BYTES: usize = 128 * 1024;
+
+/// The largest update: every value of the largest mixture in 4 bytes, and what CBOR adds to its groups. 32 MiB.
+pub const UPDATE_BYTES_MAX: usize = 4 * MIXTURE_VALUES_MAX + 4_096;
+
+/// Pieces of the largest thing that is fetched, which is a state: 588, whose digests take 20 KB.
+pub const PIECES_MAX: usize = STATE_BYTES_MAX.div_ceil(PIECE_BYTES);
+
+/// Fetches that ask for pieces at once. One that gets none for [`FETCH_STALL_MS`] gives way to the next, so that who
+/// announces and does not give keeps nobody waiting.
+pub const FETCHES_MAX: usize = 4;
+
+/// See [`FETCHES_MAX`].
+pub const FETCH_STALL_MS: u64 = 10_000;
+
+/// Pieces of one fetch that are asked for at once: 512 KiB under way fill 50 Mbit/s at 80 ms there and back.
+pub const PIECES_ASKED_MAX: usize = 4;
+
+/// How many of those from one peer: the next is on its way while the last arrives.
+pub const PIECES_ASKED_OF_PEER_MAX: usize = 2;
+
+/// How soon a peer is asked again for a piece that it did not have, in ms; it may be fetching it.
+pub const PIECE_RETRY_MS: u64 = 1_000;
+
+/// How long a piece may take, in ms: at 50 kbit/s it takes 21 s.
+pub const PIECE_TIMEOUT_MS: u64 = 30_000;
+
+/// How long after it was last asked for a state is still given to those who fetch it, though there are newer ones, in ms.
+pub const OFFER_MS: u64 = 60_000;
 
 /// The largest charter, in CBOR or TOML: 16,384 members (67 bytes each in TOML) and 1,000 labels fit.
 pub const CHARTER_BYTES_MAX: usize = 1_280 * 1024;
@@ -89,7 +122,7 @@ pub const SLOTS_MAX: usize = 8;
 pub const BRANCHES_MAX: usize = 16;
 
 /// The inner width r of a branch.
-pub const RANK_MAX: usize = 64;
+pub const RANK_MAX: usize = 256;
 
 /// The width of the shared readout's input. The statistics' Gram matrix is its square.
 pub const READOUT_RANK_MAX: usize = 128;
@@ -100,9 +133,13 @@ pub const ANCHORS_MAX: usize = 256;
 /// The fewest anchors from which anything can be aligned.
 pub const ANCHORS_MIN: usize = 8;
 
-/// Values in a whole mixture. At the f32 codec's 4 bytes a value an update stays below [`PAYLOAD_BYTES_MAX`]. It is the
-/// wire's bound: fusion itself is exact for any number of values.
-pub const MIXTURE_VALUES_MAX: usize = 65_000;
+/// Values in a whole mixture: a vocabulary of 32,000 tokens and a readout of 256 take 8.2 million. It is the wire's bound:
+/// fusion itself is exact for any number of values.
+pub const MIXTURE_VALUES_MAX: usize = 8 << 20;
+
+/// What the updates of a network may take in a node's memory: its contributors' of `horizon` rounds and two more, each
+/// as bytes and as integers. 4 GiB.
+pub const UPDATES_BYTES_MAX: u64 = 4 << 30;
 
 /// Mantissas of an update: |m| < 2^23, so that each is an f32 exactly and a block of 4,096 products fits an i64
 /// (23 + 23 + 12 = 58 bits).
@@ -137,11 +174,11 @@ pub const SEALED_IDS_MAX: usize = 6 * (CONTRIBUTORS_MAX + ENROLMENTS_MAX);
 pub const SEAL_BYTES_MAX: usize = 24 * 1024;
 
 /// The largest sealed state: every value of the largest mixture as a 9-byte CBOR integer; of every member the enrolment,
-/// the evidence and the ban (a key of 34 bytes and a number of 9 each); and the digests of the horizon: 2.7 MB.
+/// the evidence and the ban (a key of 34 bytes and a number of 9 each); and the digests of the horizon: 78 MB.
 pub const STATE_BYTES_MAX: usize = 9 * MIXTURE_VALUES_MAX + 3 * 43 * MEMBERS_MAX + 4_096;
 
-// It travels in an answer, with its seal.
-const _: () = assert!(STATE_BYTES_MAX + SEAL_BYTES_MAX + 1_024 <= RESPONSE_BYTES_MAX);
+/// The largest state that travels in an answer, with its seal.
+pub const STATE_INLINE_BYTES_MAX: usize = RESPONSE_BYTES_MAX - SEAL_BYTES_MAX - 1_024;
 
 /// Ids of one step that a pull may name: its entries, and lists, votes and proposals of every sealer. 34 bytes each,
 /// 34 KB.

@@ -5,6 +5,7 @@ use crate::{
     charter::NetworkId,
     codec::CodecError,
     genesis::GenesisError,
+    manifest::ManifestError,
     message::{Kind, Step},
     wire::WireError,
 };
@@ -37,6 +38,7 @@ impl From<Reason> for Verdict {
             | Reason::Enrolled { .. }
             | Reason::Crowded { .. }
             | Reason::Equivocation { .. }
+            | Reason::Spoiled { .. }
             | Reason::Flood
             | Reason::Relayed => Verdict::Ignore(reason),
             _ => Verdict::Reject(reason),
@@ -159,6 +161,18 @@ pub enum Reason {
     /// An update of another shape, or out of range.
     #[error(transparent)]
     Update(#[from] CodecError),
+    /// A manifest that no update of this network has.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// What was fetched is not what was announced.
+    #[error("malformed: what was fetched is not the update that was announced")]
+    OtherBody,
+    /// The author has announced something in this step that was no update.
+    #[error("spoiled: {author} has announced what is no update in this step")]
+    Spoiled {
+        /// Who.
+        author: NodeId,
+    },
     /// Kernels or statistics that cannot be what they claim.
     #[error(transparent)]
     Genesis(#[from] GenesisError),

@@ -25,6 +25,8 @@ pub(crate) struct Hosts {
     pub(crate) lab: Lab,
     /// The nodes, by host, as far as they have been started.
     pub(crate) nodes: BTreeMap<usize, Node>,
+    /// What they run, host by host and round again.
+    pub(crate) backbones: &'static [&'static str],
     home: PathBuf,
 }
 
@@ -32,7 +34,7 @@ impl Hosts {
     /// So many hosts, each with a key, data and the charter; all are founders. `change` is what the test needs to be
     /// otherwise in the charter.
     pub(crate) fn new(lab: Lab, home: &Path, hosts: usize, change: impl FnOnce(&mut Charter)) -> Self {
-        let network = Self { lab, nodes: BTreeMap::new(), home: home.into() };
+        let network = Self { lab, nodes: BTreeMap::new(), backbones: &BACKBONES, home: home.into() };
         let key = |host| -> NodeId {
             let key = heterotune().arg("init").arg("--state").arg(network.state(host)).output().unwrap();
             String::from_utf8(key.stdout).unwrap().lines().next().unwrap().trim().parse().unwrap()
@@ -71,7 +73,7 @@ impl Hosts {
         let node = Node::start_with(command, &self.state(host), |command| {
             command.arg("--charter").arg(self.home.join("charter.toml"));
             command.arg("--data").arg(self.folder("data", host));
-            command.arg("--backbone").arg(backbone(BACKBONES[host % BACKBONES.len()]));
+            command.arg("--backbone").arg(backbone(self.backbones[host % self.backbones.len()]));
             command.args(["--listen", &format!("/ip4/0.0.0.0/tcp/{PORT}"), "--threads", "1", "--steps", "1"]);
             command.args(peers.iter().flat_map(|peer| ["--peer".into(), self.address(*peer)])).args(flags);
         });

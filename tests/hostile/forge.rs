@@ -21,7 +21,7 @@ pub(crate) fn update(
     round: u64,
     groups: Vec<EncodedGroup>,
 ) -> Envelope {
-    let payload = wire::encode(&Update { groups }, ANY_SIZE).unwrap();
+    let payload = wire::encode(&Update::Groups(groups), ANY_SIZE).unwrap();
     // Beyond all sequence numbers of this author.
     let (step, sequence) = (Step::Round(round), 1_000_000 + round);
     let mut covered = limits::PROTOCOL_VERSION.to_le_bytes().to_vec();

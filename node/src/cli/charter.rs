@@ -289,11 +289,16 @@ fn explain(charter: &Charter) -> Result<()> {
         "memory      {} while a round's updates are fused, beside the backbone",
         bytes((values * (4 * contributors + 3 * 16)) as u64)
     );
+    println!("            up to {} of updates until they are sealed", bytes(charter.updates_bytes()));
     println!(
         "disk        {} of mixtures and messages a node, and up to {} of event logs",
         bytes((values * 4 * KEPT + (usize::from(charter.rounds.horizon) + 2) * contributors * update) as u64),
         bytes(2 * events::BYTES_MAX)
     );
-    println!("protocol    version {}, messages up to {} KiB", charter.protocol, limits::MESSAGE_BYTES_MAX / 1_024);
+    println!(
+        "protocol    version {}, messages up to {} KiB, larger updates in pieces",
+        charter.protocol,
+        limits::MESSAGE_BYTES_MAX / 1_024
+    );
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::{
     events, status,
 };
 use anyhow::Result;
+use heterotune_protocol::round::Progress;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -138,6 +139,10 @@ impl Status {
         let Some((now, true)) = &self.now else { return };
         println!("dropped     {} messages", now.dropped);
         println!("traffic     {} out, {} in", bytes(now.traffic.bytes_out), bytes(now.traffic.bytes_in));
+        for Progress { author, round, held, bytes: all } in &now.fetching {
+            let what = author.map_or("the state".into(), |author| format!("the update of {}", author.short()));
+            println!("fetching    {what} of round {round}: {} of {}", bytes(*held), bytes(*all));
+        }
         println!("seen        {} ago", age(events::unix_ms().saturating_sub(now.time_ms)));
         if !now.peers.is_empty() {
             println!();

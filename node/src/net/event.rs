@@ -3,7 +3,7 @@
 use super::Path;
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
-    message::{Batch, Pull},
+    message::{Batch, Fetch, Piece, Pull},
     round::Ticket,
 };
 use libp2p::{Multiaddr, PeerId};
@@ -33,6 +33,10 @@ pub enum NetEvent {
     Answered(NodeId, Batch),
     /// None came.
     Unanswered(NodeId),
+    /// A question for a piece; answer with [`Network::give`](super::Network::give).
+    AskedPiece(Ticket, Fetch),
+    /// What a peer has of what [`Network::fetch`](super::Network::fetch) has asked for; none if it does not answer.
+    Piece(NodeId, Fetch, Option<Piece>),
     /// A peer was refused at the gate, or refused this node.
     Misfit {
         /// Who.

@@ -1,7 +1,8 @@
-//! What peers ask each other directly: hellos (whom do you know?), pulls (what did I miss?) and revocations.
+//! What peers ask each other directly: hellos (whom do you know?), pulls (what did I miss?), pieces of what is too large
+//! for a message, and revocations.
 
 use super::{
-    NetEvent, Network,
+    NetEvent, Network, Path,
     address::{is_useful, named_peer},
     node_id, peer_id,
     swarm::PENDING_MAX,
@@ -10,7 +11,7 @@ use heterotune_crypto::NodeId;
 use heterotune_protocol::{
     admission::{AdmissionError, Revocations},
     limits,
-    message::{Batch, Hello, Pull, Request, Response},
+    message::{Batch, Fetch, Hello, Piece, Pull, Request, Response},
     round::Ticket,
     wire,
 };
@@ -37,6 +38,7 @@ pub(super) struct Asking {
 enum Question {
     Hello,
     Pull,
+    Fetch(Fetch),
     Revocations(NodeId),
 }
 
@@ -53,6 +55,21 @@ impl Network {
     pub fn answer(&mut self, ticket: Ticket, batch: Batch) {
         if let Some(channel) = self.asking.answering.remove(&ticket) {
             self.respond(channel, &Response::Batch(batch));
+        }
+    }
+
+    /// Asks a peer for a piece. Relays carry what is said, not what is large.
+    pub fn fetch(&mut self, to: &NodeId, fetch: Fetch) {
+        let direct = peer_id(to).filter(|peer| self.links.path(peer) == Some(Path::Direct));
+        if !direct.is_some_and(|peer| self.ask(&peer, &Request::Fetch(fetch), Question::Fetch(fetch))) {
+            self.events.push_back(NetEvent::Piece(*to, fetch, None));
+        }
+    }
+
+    /// Answers a question for a piece.
+    pub fn give(&mut self, ticket: Ticket, piece: Piece) {
+        if let Some(channel) = self.asking.answering.remove(&ticket) {
+            self.respond(channel, &Response::Piece(piece));
         }
     }
 
@@ -126,6 +143,11 @@ impl Network {
                 self.asking.answering.insert(ticket, channel);
                 self.events.push_back(NetEvent::Asked(ticket, pull));
             }
+            Ok(Request::Fetch(fetch)) if self.asking.answering.len() < PENDING_MAX => {
+                let ticket = self.ticket();
+                self.asking.answering.insert(ticket, channel);
+                self.events.push_back(NetEvent::AskedPiece(ticket, fetch));
+            }
             Ok(Request::Revocations(admin)) => {
                 let held = self.door.revocations_of(&admin).map(Box::new);
                 self.respond(channel, &Response::Revocations(held));
@@ -148,6 +170,14 @@ impl Network {
                     Some(Response::Batch(batch)) => NetEvent::Answered(node, batch),
                     _ => NetEvent::Unanswered(node),
                 });
+            }
+            (Some(Question::Fetch(fetch)), response) => {
+                let Some(node) = node_id(&peer) else { return };
+                let piece = match response {
+                    Some(Response::Piece(piece)) => Some(piece),
+                    _ => None,
+                };
+                self.events.push_back(NetEvent::Piece(node, fetch, piece));
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ use heterotune_protocol::{
     enrolment::Enrolment,
     ledger::StepSet,
     limits,
-    message::{Batch, Content, Context, Head, Message, Pull, Snapshot, Step},
+    message::{Batch, Content, Context, Head, Message, Pull, Snapshot, StateBytes, Step},
     round::Checkpoint,
     seal::{Ballot, Certificate, List, Proposal, Seal, Stage, Value, Vote, faults, set_digest, supported},
     wire,
@@ -260,7 +260,7 @@ impl Heard {
         if bytes.once_in(8) {
             bytes.garble(&mut state);
         }
-        Some(Snapshot { seal, state })
+        Some(Snapshot { seal, state: StateBytes::Here(state.into()) })
     }
 
     /// What a liar answers to a pull.

@@ -279,6 +279,8 @@ impl World {
                 panic!("an honest node passed it on: {reason}");
             }
             Output::Judge { .. } => {}
+            // Nothing here is too large for a message.
+            Output::Fetch { .. } | Output::Piece { .. } | Output::KeepPiece(_) => {}
             Output::Tell(Event::Sealed { round, state, .. }) => self.is_sealed(at, round, state),
             Output::Tell(Event::Miscomputes { round, .. }) => {
                 assert!(!self.cast.is_safe(), "another state of round {round} is sealed than an honest node computes");
@@ -301,6 +303,7 @@ impl World {
             messages: self.heard.messages.iter().map(|message| message.bytes.clone()).collect(),
             checkpoints: self.heard.states.clone(),
             seals: self.heard.seals.clone(),
+            ..Saved::default()
         }
     }
 

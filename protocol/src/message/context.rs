@@ -4,9 +4,10 @@ use super::{Content, Envelope, Kind, Message, Opened, Step, Update};
 use crate::{
     admission::Admission,
     charter::{Charter, CharterError, NetworkId},
-    codec,
+    codec::{self, EncodedGroup, Group},
     enrolment::Enrolment,
     limits,
+    manifest::Blob,
     memo::Memo,
     mixture::Layout,
     seal::{Certificate, Vote},
@@ -72,7 +73,7 @@ impl Context {
         content: Content,
     ) -> Result<Message, wire::WireError> {
         let kind = content.kind();
-        let payload = self.encode(&content)?;
+        let (payload, body) = self.encode(&content)?;
         let context = self.signing_context(&genesis, step, &identity.id(), sequence);
         let signed = Signed::sign(identity, kind.tag(), &context, content, payload);
         let envelope = Envelope {
@@ -87,25 +88,35 @@ impl Context {
             signature: *signed.signature(),
         };
         let bytes = wire::encode(&envelope, limits::MESSAGE_BYTES_MAX)?;
-        Ok(Message::new(&envelope, signed, bytes))
+        Ok(Message { body, ..Message::new(&envelope, signed, bytes) })
     }
 
-    fn encode(&self, content: &Content) -> Result<Vec<u8>, wire::WireError> {
+    /// The payload, and what it only announces.
+    fn encode(&self, content: &Content) -> Result<(Vec<u8>, Option<Arc<Blob>>), wire::WireError> {
         let most = limits::PAYLOAD_BYTES_MAX;
-        match content {
+        let payload = match content {
+            Content::Update(groups) => return self.encode_update(groups),
+            Content::Announced(manifest) => wire::encode(&Update::Announced(manifest.clone()), most),
             Content::Kernels(kernels) => wire::encode(kernels, most),
             Content::Statistics(statistics) => wire::encode(statistics, most),
-            Content::Update(groups) => {
-                let codec = &self.charter.codec;
-                let groups = groups.iter().map(|group| codec::encode(codec, group)).collect();
-                wire::encode(&Update { groups }, most)
-            }
             Content::Enrolment(enrolment) => wire::encode(enrolment, limits::ENROLMENT_BYTES_MAX),
             Content::Head(head) => wire::encode(head, most),
             Content::List(list) => wire::encode(list, most),
             Content::Proposal(proposal) => wire::encode(proposal, most),
             Content::Vote(vote) => wire::encode(vote, most),
+        };
+        Ok((payload?, None))
+    }
+
+    fn encode_update(&self, groups: &[Group]) -> Result<(Vec<u8>, Option<Arc<Blob>>), wire::WireError> {
+        let groups = groups.iter().map(|group| codec::encode(&self.charter.codec, group)).collect();
+        let bytes = wire::encode(&Update::Groups(groups), limits::UPDATE_BYTES_MAX)?;
+        if bytes.len() <= limits::PAYLOAD_BYTES_MAX {
+            return Ok((bytes, None));
         }
+        let body = Blob::new(bytes);
+        let payload = wire::encode(&Update::Announced(body.manifest().clone()), limits::PAYLOAD_BYTES_MAX)?;
+        Ok((payload, Some(Arc::new(body))))
     }
 
     /// Reads an envelope and checks what costs little: size, form, version, network, that the author may be a member,
@@ -184,6 +195,37 @@ impl Context {
         }
     }
 
+    /// The message that `announcement` announces, whose body's bytes these are.
+    ///
+    /// # Errors
+    /// Other bytes, or such as no update has.
+    pub fn complete(&self, announcement: &Message, bytes: Vec<u8>) -> Result<Message, Reason> {
+        let body = Blob::new(bytes);
+        if announcement.announces() != Some(body.manifest()) {
+            return Err(Reason::OtherBody);
+        }
+        let Update::Groups(groups) = wire::decode(body.bytes(), self.update_bytes_max())? else {
+            return Err(Reason::OtherBody);
+        };
+        let signed = announcement.signed.clone().with(Content::Update(self.decode_groups(&groups)?));
+        Ok(Message { signed, body: Some(Arc::new(body)), ..announcement.clone() })
+    }
+
+    fn decode_groups(&self, groups: &[EncodedGroup]) -> Result<Vec<Group>, Reason> {
+        Ok(codec::decode(&self.charter.codec, &self.layout, groups)?)
+    }
+
+    /// The largest update of this layout: its values, and what CBOR adds to each group.
+    fn update_bytes_max(&self) -> usize {
+        let groups = self.layout.groups().len();
+        codec::width(self.charter.codec.kind) * self.layout.values() + 64 * (groups + 1)
+    }
+
+    /// The largest state of this layout: a CBOR integer of 9 bytes a value, and what does not grow with it.
+    pub(crate) fn state_bytes_max(&self) -> usize {
+        limits::STATE_BYTES_MAX - 9 * (limits::MIXTURE_VALUES_MAX - self.layout.values())
+    }
+
     fn decode(&self, kind: Kind, author: &NodeId, payload: &[u8]) -> Result<Content, Reason> {
         let most = limits::PAYLOAD_BYTES_MAX;
         Ok(match kind {
@@ -197,10 +239,13 @@ impl Context {
                 statistics.check(&self.charter)?;
                 Content::Statistics(statistics)
             }
-            Kind::Update => {
-                let update: Update = wire::decode(payload, most)?;
-                Content::Update(codec::decode(&self.charter.codec, &self.layout, &update.groups)?)
-            }
+            Kind::Update => match wire::decode(payload, most)? {
+                Update::Groups(groups) => Content::Update(self.decode_groups(&groups)?),
+                Update::Announced(manifest) => {
+                    manifest.check(limits::PAYLOAD_BYTES_MAX + 1, self.update_bytes_max())?;
+                    Content::Announced(manifest)
+                }
+            },
             Kind::Enrolment => {
                 let enrolment: Enrolment = wire::decode(payload, limits::ENROLMENT_BYTES_MAX)?;
                 self.charter.admission.admits(&self.network, author, enrolment.membership.as_ref())?;

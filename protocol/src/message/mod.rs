@@ -9,7 +9,7 @@ mod request;
 mod tests;
 
 pub use context::Context;
-pub use request::{Batch, Greeting, Hello, Pull, Reply, Request, Response, Snapshot};
+pub use request::{Batch, Fetch, Greeting, Hello, Piece, Pull, Reply, Request, Response, Snapshot, StateBytes};
 
 use crate::{
     charter::NetworkId,
@@ -17,6 +17,7 @@ use crate::{
     enrolment::Enrolment,
     genesis::{Kernels, Statistics},
     limits,
+    manifest::{Blob, Manifest},
     seal::{List, Proposal, Vote},
 };
 use heterotune_crypto::{Digest, NodeId, Signed};
@@ -188,6 +189,8 @@ pub enum Content {
     Statistics(Statistics),
     /// A round's update.
     Update(Vec<Group>),
+    /// A round's update that is still to be fetched.
+    Announced(Manifest),
     /// A newcomer's wish to be a member.
     Enrolment(Enrolment),
     /// Where a node is.
@@ -206,7 +209,7 @@ impl Content {
         match self {
             Content::Kernels(_) => Kind::Kernels,
             Content::Statistics(_) => Kind::Statistics,
-            Content::Update(_) => Kind::Update,
+            Content::Update(_) | Content::Announced(_) => Kind::Update,
             Content::Enrolment(_) => Kind::Enrolment,
             Content::Head(_) => Kind::Head,
             Content::List(_) => Kind::List,
@@ -218,10 +221,12 @@ impl Content {
 
 /// A round's update as it travels: one node's mixture after its local steps, minus the round's base mixture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Update {
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Update {
     /// The groups, in the layout's order.
-    pub groups: Vec<EncodedGroup>,
+    Groups(Vec<EncodedGroup>),
+    /// What such groups, as bytes, are made of, where they are more than [`limits::PAYLOAD_BYTES_MAX`].
+    Announced(Manifest),
 }
 
 /// Where a node is. Said to neighbours, and not passed on. The envelope's step is the one open to the sender; after
@@ -252,6 +257,8 @@ pub struct Message {
     pub signed: Signed<Content>,
     /// The envelope's bytes, as they arrived.
     pub bytes: Vec<u8>,
+    /// What the payload only announces, once that is there.
+    pub body: Option<Arc<Blob>>,
     id: Digest,
 }
 
@@ -259,7 +266,7 @@ impl Message {
     fn new(envelope: &Envelope, signed: Signed<Content>, bytes: Vec<u8>) -> Self {
         let Envelope { kind, step, genesis, sequence, .. } = *envelope;
         let id = envelope.id_with(signed.payload());
-        Self { kind, step, genesis, sequence, signed, bytes, id }
+        Self { kind, step, genesis, sequence, signed, bytes, body: None, id }
     }
 
     /// Who said it.
@@ -271,6 +278,24 @@ impl Message {
     /// number, has the same id.
     pub fn id(&self) -> Digest {
         self.id
+    }
+
+    /// How many bytes it has, with its body.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.body.as_ref().map_or(0, |body| body.bytes().len())
+    }
+
+    /// Never: an envelope has fields.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is still to be fetched of it.
+    pub fn announces(&self) -> Option<&Manifest> {
+        match self.signed.value() {
+            Content::Announced(manifest) => Some(manifest),
+            _ => None,
+        }
     }
 }
 

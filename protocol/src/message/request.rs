@@ -6,6 +6,7 @@ use crate::{
     admission::{Membership, Revocations},
     charter::NetworkId,
     limits,
+    manifest::Manifest,
     seal::Seal,
     wire::{self, WireError},
 };
@@ -71,6 +72,8 @@ pub enum Request {
     Hello(Hello),
     /// "Give me what you have of this step and I lack."
     Pull(Pull),
+    /// "Give me this piece."
+    Fetch(Fetch),
     /// "Give me the newest revocations of this admin."
     Revocations(NodeId),
 }
@@ -83,6 +86,8 @@ pub enum Response {
     Hello(Hello),
     /// To a pull.
     Batch(Batch),
+    /// To a fetch.
+    Piece(Piece),
     /// To the question for an admin's revocations; none if it is not known to have revoked anybody.
     Revocations(Option<Box<Revocations>>),
 }
@@ -135,9 +140,38 @@ pub struct Batch {
 pub struct Snapshot {
     /// The seal of the last round in it.
     pub seal: Seal,
-    /// The bytes of a [`crate::round::Checkpoint`]: the state after that round.
-    #[serde(with = "serde_bytes")]
-    pub state: Vec<u8>,
+    /// The state after that round.
+    pub state: StateBytes,
+}
+
+/// The bytes of a [`crate::round::Checkpoint`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StateBytes {
+    /// They.
+    Here(ByteBuf),
+    /// What they are made of, where they are more than [`limits::STATE_INLINE_BYTES_MAX`].
+    Announced(Manifest),
+}
+
+/// A request for a piece of an update or a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    /// The digest of its manifest.
+    pub blob: Digest,
+    /// Which piece, from 0.
+    pub piece: u32,
+}
+
+/// What a peer has of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Piece {
+    /// The piece, if it has that.
+    pub bytes: Option<ByteBuf>,
+    /// A bit for each piece that it has ([`crate::manifest::Pieces`]).
+    pub held: ByteBuf,
 }
 
 #[cfg(test)]

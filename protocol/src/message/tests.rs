@@ -38,19 +38,35 @@ fn the_bytes_on_the_wire_are_fixed() {
     let membership = Membership::sign(&identity(2), &context.network, identity(9).id(), 1 << 40).ok();
     let enrolment = Content::Enrolment(Enrolment { membership });
     let enrolment = context.say(&identity(9), Digest::ZERO, Step::Round(3), 8, enrolment).unwrap();
+    let manifest = Manifest::of(&[7; 300_000]);
+    let blob = manifest.digest();
+    let announced = context.say(&identity(1), Digest::ZERO, Step::Round(3), 8, Content::Announced(manifest)).unwrap();
     let pull = Request::Pull(Pull { step: Step::Statistics, have: vec![Digest::ZERO], want: vec![] });
-    let pull = wire::encode(&pull, limits::REQUEST_BYTES_MAX).unwrap();
-    let said = [&message, &head, &enrolment].map(|message| digest(&message.bytes));
+    let piece = Piece { bytes: Some(vec![7; 9].into()), held: vec![3].into() };
+    let [pull, fetch] = [pull, Request::Fetch(Fetch { blob, piece: 2 })]
+        .map(|request| wire::encode(&request, limits::REQUEST_BYTES_MAX).unwrap());
+    let piece = wire::encode(&Response::Piece(piece), limits::RESPONSE_BYTES_MAX).unwrap();
+    let said = [&message, &head, &enrolment, &announced].map(|message| digest(&message.bytes));
+    let asked = [pull, fetch, piece].map(|bytes| digest(&bytes));
     assert_eq!(
-        (context.network.to_string().as_str(), said.each_ref().map(String::as_str), digest(&pull).as_str()),
         (
-            "3d4e12d89955d3c995e079c55bd9acc88ce4d218638e91dce5fd5c4944aca7f4",
+            context.network.to_string().as_str(),
+            said.each_ref().map(String::as_str),
+            asked.each_ref().map(String::as_str)
+        ),
+        (
+            "0491e09dc74b7c83a7ef2beda74be34ec2ed03b0399781455ff87c986e7be988",
             [
-                "000b3144ca5a9425734ca62f5ca505319d478c43313081231d1632a7dac67cba",
-                "cd661c7843f08cfd75202a49dc256a4eccf08ccfa96e4e0a78c361988e8b1254",
-                "97dd698caaff2bc92bbcae777819b9a8c029fa91cf71f8882316fdd74eea4978",
+                "4b9378c9db77c12631a5d7b74140cc191329e20d951d3c4147f980181ee5b834",
+                "08e33c8acdc5e835d455595a0d334bf41eb0f6d043c8ac65e4063ea31ed84076",
+                "4f8b76103c6050444bd610f24bf9bfa93947b17119b5a13bddbf4536ae147e5a",
+                "0b662ee166425f848576cc14306ada5f685440816840a5b8cc2c1f3b8b5a3cd9",
             ],
-            "e8dbc8e6ffdb6dae549a16d15162c5481c8f50dbb1968544404735c4b5d24ac8"
+            [
+                "e8dbc8e6ffdb6dae549a16d15162c5481c8f50dbb1968544404735c4b5d24ac8",
+                "b669bdfc27125d60bcaad2d0475f2816a3e2de67202951b092ee776b6af81c98",
+                "9eb5ad117337a991d73b67528f7925305366d74df4c15c7a7d7686fbd431583e",
+            ]
         )
     );
 }
@@ -192,7 +208,7 @@ fn claimed_lengths_cost_nothing() {
     let lists = vec![ByteBuf::from(update.bytes.clone()); 2];
     let seal = Seal { step, ids: ids.clone(), certificate: certificate.clone() };
     let messages = vec![ByteBuf::from(vec![1; 300]), ByteBuf::new()];
-    let snapshot = Some(Box::new(Snapshot { seal: seal.clone(), state: vec![2; 70_000] }));
+    let snapshot = Some(Box::new(Snapshot { seal: seal.clone(), state: StateBytes::Here(vec![2; 70_000].into()) }));
     let batch = Batch {
         step,
         open: step,

@@ -15,7 +15,8 @@ impl State {
         };
         // What was asked for in a step that is sealed since is void. So is a second contribution: an author that says
         // two things in a step has said nothing.
-        let spoken = self.ledger.get(step).is_some_and(|set| set.has(&self.me));
+        let held = self.ledger.get(step).is_some_and(|set| set.has(&self.me));
+        let spoken = held || self.has_announced(step);
         if spoken || self.is_silent_on(step) || self.check_window(step).is_err() || !self.sync.may_speak() {
             return;
         }
@@ -26,7 +27,7 @@ impl State {
         out.push(Output::Tell(Event::Published {
             kind: message.kind,
             round: step.round(),
-            bytes: message.bytes.len(),
+            bytes: message.len(),
             payload: message.id(),
         }));
         out.push(Output::Publish(message));

@@ -18,15 +18,18 @@
 
 mod close;
 mod enrol;
+mod fetch;
 mod genesis;
 mod job;
 mod receive;
 mod sealing;
+mod snapshot;
 mod state;
 mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use fetch::{KeptPiece, Progress};
 pub use job::{Checkpoint, Closed, Job, Product, RoundSet};
 pub use state::{Saved, State};
 
@@ -34,7 +37,7 @@ use crate::{
     codec::Group,
     fuse::Standing,
     genesis::{Kernels, Reference, Statistics},
-    message::{Batch, Kind, Message, Pull},
+    message::{Batch, Fetch, Kind, Message, Piece, Pull},
     seal::Seal,
     verdict::Verdict,
 };
@@ -91,6 +94,22 @@ pub enum Input {
         /// Who.
         from: NodeId,
     },
+    /// A peer asks for a piece.
+    AskedPiece {
+        /// Comes back in [`Output::Piece`].
+        ticket: Ticket,
+        /// Which.
+        fetch: Fetch,
+    },
+    /// A peer answers an [`Output::Fetch`], or does not.
+    Piece {
+        /// Who answers.
+        from: NodeId,
+        /// What was asked for.
+        fetch: Fetch,
+        /// What it has of it; none if there is no answer.
+        piece: Option<Piece>,
+    },
 }
 
 /// What a node is to do. Outputs of one input are in order: what follows a [`Output::Keep`] must wait until that is on
@@ -136,6 +155,22 @@ pub enum Output {
         /// The answer.
         batch: Batch,
     },
+    /// Ask a peer for a piece: directly, as relays are not for big things.
+    Fetch {
+        /// Whom.
+        to: NodeId,
+        /// For what.
+        fetch: Fetch,
+    },
+    /// Answer a peer that asks for a piece.
+    Piece {
+        /// The question's ticket.
+        ticket: Ticket,
+        /// The answer.
+        piece: Piece,
+    },
+    /// Write this piece to disk, so that it need not be fetched again. Nothing waits for it.
+    KeepPiece(KeptPiece),
     /// Something happened that people and logs should know.
     Tell(Event),
 }
@@ -210,6 +245,17 @@ pub enum Event {
         bytes: usize,
         /// Its payload.
         payload: Digest,
+    },
+    /// Something too large for a message is being fetched: an update, or a state.
+    Fetching {
+        /// The update's author; none for a state.
+        author: Option<NodeId>,
+        /// For which round.
+        round: u64,
+        /// How long it is.
+        bytes: u64,
+        /// Who has told of it.
+        from: NodeId,
     },
     /// A message was refused.
     Refused {

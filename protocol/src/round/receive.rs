@@ -127,6 +127,9 @@ impl State {
             // Something of ours that our disk has lost.
             self.sequence = self.sequence.max(message.sequence);
         }
+        if message.announces().is_some() {
+            return self.take_announcement(from, message, now, out);
+        }
         if kind.is_entry() {
             self.take_entry(from, message, out);
         } else {
@@ -136,9 +139,9 @@ impl State {
         Ok(Verdict::Accept)
     }
 
-    fn take_entry(&mut self, from: NodeId, message: Arc<Message>, out: &mut Vec<Output>) {
+    pub(super) fn take_entry(&mut self, from: NodeId, message: Arc<Message>, out: &mut Vec<Output>) {
         let (kind, step, author, round) = (message.kind, message.step, message.author(), message.step.round());
-        let (bytes, payload) = (message.bytes.len(), message.id());
+        let (bytes, payload) = (message.len(), message.id());
         let inserted = self.insert(message.clone());
         out.push(Output::Keep(message));
         out.push(Output::Tell(Event::Received { kind, round, author, from, bytes, payload }));
@@ -184,6 +187,13 @@ impl State {
         }
     }
 
+    /// With the body that was kept with it.
+    fn with_saved_body(&mut self, message: Arc<Message>) -> Option<Arc<Message>> {
+        let Some(manifest) = message.announces() else { return Some(message) };
+        let body = self.saved.bodies.remove(&manifest.digest())?;
+        self.context.complete(&message, body).ok().map(Arc::new)
+    }
+
     /// Takes in what this node's own disk holds of the steps whose genesis is known.
     pub(super) fn take_saved(&mut self, now: Now) {
         let saved = std::mem::take(&mut self.saved.messages);
@@ -198,8 +208,9 @@ impl State {
                 Some(genesis) if genesis != said_under => continue,
                 Some(_) => {}
             }
-            let sealed_without = |id| self.seals.get(&step).is_some_and(|seal| seal.ids.binary_search(id).is_err());
             let Ok(message) = self.context.verify_opened(opened, &bytes) else { continue };
+            let Some(message) = self.with_saved_body(message) else { continue };
+            let sealed_without = |id| self.seals.get(&step).is_some_and(|seal| seal.ids.binary_search(id).is_err());
             if message.author() == self.me {
                 self.sequence = self.sequence.max(message.sequence);
             }

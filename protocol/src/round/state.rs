@@ -1,6 +1,8 @@
 //! The machine's state, and what happens in what order.
 
-use super::{Checkpoint, Event, Input, Now, Output, Work, receive::Costs, sealing::Sealing, sync::Sync};
+use super::{
+    Checkpoint, Event, Input, Now, Output, Work, fetch::Fetches, receive::Costs, sealing::Sealing, sync::Sync,
+};
 use crate::{
     admission::Membership,
     charter::Closing,
@@ -20,6 +22,10 @@ use std::{
 pub struct Saved {
     /// The messages that it kept.
     pub messages: Vec<Vec<u8>>,
+    /// What those only announce, by the digest of its manifest.
+    pub bodies: BTreeMap<Digest, Vec<u8>>,
+    /// Pieces of what it was fetching, by the digest of the manifest.
+    pub pieces: BTreeMap<Digest, BTreeMap<u32, Vec<u8>>>,
     /// The last states that it kept.
     pub checkpoints: Vec<Checkpoint>,
     /// The seals that it kept.
@@ -91,6 +97,7 @@ pub struct State {
     pub(super) saved: Saved,
     pub(super) sync: Sync,
     pub(super) sealing: Sealing,
+    pub(super) fetches: Fetches,
     /// What failed verification, by who sent it on; whose heads were verified, and strangers' enrolments.
     pub(super) floods: Costs,
     pub(super) head_floods: Costs,
@@ -128,6 +135,7 @@ impl State {
             saved,
             sync,
             sealing: Sealing::default(),
+            fetches: Fetches::default(),
             floods: Costs::default(),
             head_floods: Costs::default(),
             enrolment_floods: Costs::default(),
@@ -147,11 +155,19 @@ impl State {
             Input::Contribution(contribution) => self.contribute(contribution, now, &mut out),
             Input::Computed(product) => self.computed(product, now, &mut out),
             Input::Connected(peer) => self.connected(peer, now, &mut out),
-            Input::Disconnected(peer) => self.sync.disconnected(&peer),
-            Input::Asked { ticket, pull } => out.push(Output::Answer { ticket, batch: self.answer(&pull) }),
+            Input::Disconnected(peer) => {
+                self.sync.disconnected(&peer);
+                self.fetches.disconnected(&peer);
+            }
+            Input::Asked { ticket, pull } => out.push(Output::Answer { ticket, batch: self.answer(&pull, now) }),
             Input::Answered { from, batch } => self.answered(from, batch, now, &mut out),
             Input::Unanswered { from } => self.sync.unanswered(&from, now),
+            Input::AskedPiece { ticket, fetch } => {
+                out.push(Output::Piece { ticket, piece: self.give_piece(fetch, now) });
+            }
+            Input::Piece { from, fetch, piece } => self.piece_came(from, fetch, piece, now, &mut out),
         }
+        self.fetch_on(now, &mut out);
         self.close_if_complete(now, &mut out);
         self.seal_on(now, &mut out);
         self.pull_if_behind(now, &mut out);
@@ -272,6 +288,7 @@ impl State {
         match self.ledger.get(self.step).and_then(|set| set.get(&self.me)) {
             Some(Entry::One(message)) => out.push(Output::Publish(message.clone())),
             Some(Entry::Conflict(..)) => {}
+            None if self.has_announced(self.step) => {}
             None => out.push(Output::Train(match self.step {
                 Step::Kernels => Work::Kernels,
                 Step::Statistics => Work::Statistics,
@@ -325,6 +342,7 @@ impl State {
         self.contributors.retain(|round, _| *round >= unsealed);
         let earliest = self.unsealed;
         self.early.retain(|(step, _, _), _| *step >= earliest);
+        self.fetches.trim(earliest);
         self.floods.trim();
         self.head_floods.trim();
         self.enrolment_floods.trim();

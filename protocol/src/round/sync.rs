@@ -1,13 +1,12 @@
 //! Anti-entropy: heads tell neighbours where everybody is, pulls fetch what gossip did not bring. Delivery never
 //! depends on gossip alone.
 
-use super::{Checkpoint, Event, Now, Output, State, enrol::tell_enrolled, state::Known};
+use super::{Event, Now, Output, State};
 use crate::{
     limits,
-    message::{Batch, Content, Head, Message, Pull, Snapshot, Step},
+    message::{Batch, Content, Head, Message, Pull, Step},
     seal::quorum,
     verdict::{Reason, Verdict},
-    wire,
 };
 use heterotune_crypto::{Digest, Hasher, NodeId};
 use serde_bytes::ByteBuf;
@@ -239,6 +238,7 @@ impl State {
             have.extend(self.sealing.said().chain(self.sealing.laid_aside()).map(|message| message.id()));
             want.extend(self.sealing.wanted().take(limits::SEALED_IDS_MAX));
         }
+        have.extend(self.fetches.announced(step).map(|message| message.id()));
         have.truncate(limits::PULL_IDS_MAX);
         out.push(Output::Pull { to, pull: Pull { step, have, want } });
     }
@@ -255,7 +255,8 @@ impl State {
             return;
         }
         // What is wanted anybody may hold; who only claims to be ahead does not come before the others.
-        let ahead = if self.sealing.wanted().next().is_some() {
+        let fetched: BTreeSet<_> = self.fetches.announced(self.unsealed).map(|message| message.id()).collect();
+        let ahead = if self.sealing.wanted().any(|id| !fetched.contains(id)) {
             self.sync.connected().collect()
         } else {
             self.sync.that(|_, head| head.unsealed > self.unsealed)
@@ -357,7 +358,7 @@ impl State {
     }
 
     /// What we hold of a step and the asking peer lacks, as much as fits.
-    pub(super) fn answer(&self, pull: &Pull) -> Batch {
+    pub(super) fn answer(&mut self, pull: &Pull, now: Now) -> Batch {
         let mut batch = Batch {
             step: pull.step,
             open: self.step,
@@ -368,7 +369,7 @@ impl State {
             snapshot: None,
         };
         if pull.step < self.unsealed && batch.seal.is_none() && pull.step.round() > 0 {
-            batch.snapshot = self.snapshot().map(Box::new);
+            batch.snapshot = self.snapshot(now).map(Box::new);
             return batch;
         }
         let have: BTreeSet<_> = pull.have.iter().take(limits::PULL_IDS_MAX).collect();
@@ -404,12 +405,6 @@ impl State {
         batch
     }
 
-    fn snapshot(&self) -> Option<Snapshot> {
-        let (_, seal) = self.seals.last_key_value()?;
-        let state = wire::encode(&**self.sealed()?, limits::STATE_BYTES_MAX).ok()?;
-        (seal.step.round() > 0).then(|| Snapshot { seal: (**seal).clone(), state })
-    }
-
     pub(super) fn answered(&mut self, from: NodeId, batch: Batch, now: Now, out: &mut Vec<Output>) {
         self.sync.pulls.remove(&from);
         let unsealed = self.unsealed;
@@ -433,8 +428,7 @@ impl State {
                 Ok(taken) => new |= taken,
                 Err(reason) => {
                     wrong = true;
-                    let bytes = snapshot.state.len();
-                    out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes }));
+                    out.push(Output::Tell(Event::Refused { reason: reason.to_string(), from, bytes: 0 }));
                 }
             }
         }
@@ -450,54 +444,5 @@ impl State {
         if batch.more && new {
             self.pull(from, batch.step, now, out);
         }
-    }
-
-    /// Takes a sealed state from a peer: any peer's, since the sealers' votes vouch for it.
-    fn take_snapshot(
-        &mut self,
-        from: NodeId,
-        snapshot: &Snapshot,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) -> Result<bool, Reason> {
-        let Snapshot { seal, state } = snapshot;
-        let (Step::Round(round), Some(genesis)) = (seal.step, self.genesis) else { return Ok(false) };
-        if seal.step <= self.unsealed || self.is_beyond_the_end(seal.step) {
-            return Ok(false);
-        }
-        seal.check()?;
-        if !self.context.certifies(&genesis, seal.step, &seal.certificate) {
-            return Err(Reason::Seal { what: "a certificate that does not verify" });
-        }
-        let state: Checkpoint = wire::decode(state, limits::STATE_BYTES_MAX)?;
-        let digest = state.digest();
-        // As on the disk: what would not be found again must not be taken.
-        let fits = Some(state.round) == round.checked_add(1)
-            && state.genesis == genesis
-            && state.mixture.fits(&self.context.layout);
-        if digest != seal.value().state || !fits {
-            return Err(Reason::Seal { what: "a snapshot of another state" });
-        }
-        let (state, seal) = (Arc::new(state), Arc::new(seal.clone()));
-        let before = self.sealed().cloned();
-        self.states = [(state.round, Known { state: state.clone(), digest })].into();
-        self.unsealed = seal.step.next();
-        self.seals.insert(seal.step, seal.clone());
-        self.sealing = Default::default();
-        self.dirty = None;
-        self.trim();
-        out.push(Output::Tell(Event::Snapshot { round, from }));
-        let (view, updates, conflicts) = (seal.certificate.view, seal.ids.len(), Vec::new());
-        out.push(Output::Tell(Event::Sealed { round, view, updates, conflicts, state: digest }));
-        before.iter().for_each(|before| tell_enrolled(before, &state, out));
-        out.push(Output::Checkpoint(state));
-        out.push(Output::Seal { seal, forget_before: self.first_kept() });
-        self.greet(now, out);
-        if self.is_finished() {
-            self.finish(now, out);
-        } else {
-            self.enter(self.unsealed, now, out);
-        }
-        Ok(true)
     }
 }

@@ -4,7 +4,6 @@ use super::*;
 use crate::{
     admission::{Admission, Membership},
     charter::Charter,
-    codec::quantise,
     limits::{MESSAGE_BYTES_MAX, ROUND_MAX},
     message::{Content, Context, Head, Message, Step},
     seal::{Seal, Stage},
@@ -12,86 +11,25 @@ use crate::{
     verdict::{Reason, Verdict},
 };
 use heterotune_crypto::Identity;
+use made_up::{Draws, made_up, update};
+use pieces::forged;
 use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::{BTreeMap, VecDeque};
 
 mod defences;
 mod explore;
+mod made_up;
 mod newcomers;
+mod pieces;
 mod sealers;
-
-/// A small generator of repeatable numbers (Steele, Lea and Flood 2014: SplitMix64).
-struct Draws(u64);
-
-impl Draws {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    /// From -1 to 1.
-    fn value(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-}
-
-/// What a node would measure and train, made up from its number and the round alone.
-fn made_up(charter: &Charter, node: usize, work: &Work) -> Option<Contribution> {
-    let anchors = usize::from(charter.anchors.count);
-    let mut draws = Draws(node as u64 * 1_000 + 1);
-    match work {
-        Work::Kernels => {
-            let mut kernel = || {
-                let mut features: Vec<f64> = (0..anchors * 6).map(|_| draws.value()).collect();
-                for column in 0..6 {
-                    let mean = (0..anchors).map(|row| features[row * 6 + column]).sum::<f64>() / anchors as f64;
-                    (0..anchors).for_each(|row| features[row * 6 + column] -= mean);
-                }
-                let norm: f64 = features.iter().map(|value| value * value).sum();
-                let dot = |a: usize, b: usize| (0..6).map(|c| features[a * 6 + c] * features[b * 6 + c]).sum::<f64>();
-                (0..anchors * anchors).map(|at| dot(at / anchors, at % anchors) / norm).collect()
-            };
-            let spaces: Vec<Vec<f64>> = (0..charter.adapter.slots).map(|_| kernel()).collect();
-            Some(Contribution::Kernels(Kernels::from_features(charter, &spaces).unwrap()))
-        }
-        Work::Statistics => {
-            let (labels, width) = (charter.task.labels().len(), usize::from(charter.adapter.readout_rank));
-            let (mut sums, mut gram) = (vec![0.0; labels * width], vec![0.0; width * width]);
-            for sample in 0..5 * labels {
-                let code: Vec<f64> = (0..width).map(|_| draws.value()).collect();
-                for a in 0..width {
-                    sums[sample % labels * width + a] += code[a];
-                    (0..width).for_each(|b| gram[a * width + b] += code[a] * code[b]);
-                }
-            }
-            Some(Contribution::Statistics(Statistics::from_values(charter, &vec![5; labels], &sums, &gram).unwrap()))
-        }
-        Work::Round { round, mixture } => Some(update(charter, node, *round, mixture)),
-        Work::Align(_) | Work::Finish { .. } => None,
-    }
-}
-
-fn update(charter: &Charter, node: usize, round: u64, mixture: &[Vec<f32>]) -> Contribution {
-    let mut draws = Draws(node as u64 * 1_000_000 + round);
-    let group = |base: &Vec<f32>| {
-        let delta: Vec<f32> = base.iter().map(|value| draws.value() as f32 * 0.1 - value * 0.01).collect();
-        quantise(&charter.codec, &delta)
-    };
-    Contribution::Update { round, groups: mixture.iter().map(group).collect() }
-}
 
 /// Something under way to a node.
 enum Parcel {
     Gossip(NodeId, Vec<u8>),
     Question(NodeId, Pull),
     Answer(NodeId, Batch),
+    Fetch(NodeId, Fetch),
+    Piece(NodeId, Fetch, Piece),
     Done(Contribution),
     Product(Product),
 }
@@ -102,6 +40,7 @@ struct Disk {
     messages: Vec<Arc<Message>>,
     checkpoints: Vec<Checkpoint>,
     seals: Vec<Seal>,
+    pieces: Vec<KeptPiece>,
 }
 
 impl Disk {
@@ -111,12 +50,19 @@ impl Disk {
             (round == 0 || round >= forget_before) && (kept.step != seal.step || seal.ids.contains(&kept.id()))
         });
         self.checkpoints.retain(|kept| kept.round > seal.step.round());
+        self.pieces.retain(|kept| kept.height > seal.step.height());
         self.seals.push(seal.clone());
     }
 
     fn saved(&self) -> Saved {
         let messages = self.messages.iter().map(|message| message.bytes.clone()).collect();
-        Saved { messages, checkpoints: self.checkpoints.clone(), seals: self.seals.clone() }
+        let bodies = self.messages.iter().filter_map(|message| message.body.as_ref());
+        let bodies = bodies.map(|body| (body.digest(), body.bytes().to_vec())).collect();
+        let mut pieces: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for KeptPiece { blob, piece, bytes, .. } in self.pieces.clone() {
+            pieces.entry(blob).or_default().insert(piece, bytes);
+        }
+        Saved { messages, bodies, pieces, checkpoints: self.checkpoints.clone(), seals: self.seals.clone() }
     }
 }
 
@@ -151,6 +97,11 @@ struct World {
     said: BTreeMap<(usize, Place), Digest>,
     /// What was given to be folded: who, and per round how many updates.
     folds: Vec<(usize, Vec<(u64, usize)>)>,
+    /// Who has asked for which pieces, by ticket; how often a piece has come, to whom and from whom; and who gives others
+    /// than are asked for.
+    asked_for: Vec<(usize, Fetch)>,
+    given: BTreeMap<(usize, NodeId, Fetch), usize>,
+    forger: Option<usize>,
 }
 
 /// What a node may say one thing in.
@@ -201,6 +152,9 @@ impl World {
             ahead: vec![0; count],
             said: BTreeMap::new(),
             folds: Vec::new(),
+            asked_for: Vec::new(),
+            given: BTreeMap::new(),
+            forger: None,
             charter,
         };
         for node in 0..count {
@@ -307,6 +261,16 @@ impl World {
                     let batch = if lies { Batch { messages: Vec::new(), seal: None, ..batch } } else { batch };
                     self.under_way.push_back((ticket as usize, Parcel::Answer(me, batch)));
                 }
+                Output::Fetch { to, fetch } => {
+                    let to = self.index(&to);
+                    self.under_way.push_back((to, Parcel::Fetch(me, fetch)));
+                }
+                Output::Piece { ticket, piece } => {
+                    let (to, fetch) = self.asked_for[ticket as usize];
+                    let piece = if self.forger == Some(node) { forged(piece) } else { piece };
+                    self.under_way.push_back((to, Parcel::Piece(me, fetch, piece)));
+                }
+                Output::KeepPiece(piece) => self.disks[node].pieces.push(piece),
                 Output::Tell(event) => self.events[node].push(event),
                 Output::Judge { .. } => {}
             }
@@ -340,6 +304,7 @@ impl World {
         let Some((to, parcel)) = self.under_way.remove(at) else { return };
         let from_outside = match &parcel {
             Parcel::Gossip(from, _) | Parcel::Question(from, _) | Parcel::Answer(from, _) => Some(self.index(from)),
+            Parcel::Fetch(from, _) | Parcel::Piece(from, ..) => Some(self.index(from)),
             Parcel::Done(_) | Parcel::Product(_) => None,
         };
         let is_cut = self.cut.is_some_and(|cut| from_outside.is_some_and(|from| from == cut || to == cut));
@@ -353,6 +318,14 @@ impl World {
                 self.tell(to, Input::Asked { ticket, pull });
             }
             Parcel::Answer(from, batch) => self.tell(to, Input::Answered { from, batch }),
+            Parcel::Fetch(from, fetch) => {
+                self.asked_for.push((self.index(&from), fetch));
+                self.tell(to, Input::AskedPiece { ticket: self.asked_for.len() as u64 - 1, fetch });
+            }
+            Parcel::Piece(from, fetch, piece) => {
+                *self.given.entry((to, from, fetch)).or_default() += usize::from(piece.bytes.is_some());
+                self.tell(to, Input::Piece { from, fetch, piece: Some(piece) });
+            }
             Parcel::Done(contribution) => self.tell(to, Input::Contribution(contribution)),
             Parcel::Product(product) => self.tell(to, Input::Computed(product)),
         }

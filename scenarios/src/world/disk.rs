@@ -46,6 +46,7 @@ impl Disk {
             messages: self.messages.iter().map(|message| message.bytes.clone()).collect(),
             checkpoints: self.checkpoints.values().map(|checkpoint| (**checkpoint).clone()).collect(),
             seals: self.seals.values().map(|seal| (**seal).clone()).collect(),
+            ..Saved::default()
         }
     }
 }

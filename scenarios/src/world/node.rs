@@ -357,6 +357,8 @@ impl Node {
                 // Products come in the order in which they were asked for, whichever took longer.
                 here.plan(after, self.index, Happening::Computed { life: self.life });
             }
+            // The world's mixtures are small: nothing in it is fetched in pieces.
+            Output::Fetch { .. } | Output::Piece { .. } | Output::KeepPiece(_) => {}
             Output::Pull { to, pull } => self.pull(here.world.index.get(&to).copied(), pull, here),
             Output::Answer { ticket, batch } => self.answer(ticket, batch, here),
             Output::Tell(event) => {

@@ -275,7 +275,7 @@ fn all_that_is_sealed_can_be_had() {
     for _ in 0..2 {
         assert!(world.states[me].is_finished());
         let all = Pull { step: STEP, have: Vec::new(), want: Vec::new() };
-        let updates = world.states[me].answer(&all).messages.len();
+        let updates = world.states[me].answer(&all, 0).messages.len();
         assert_eq!(updates, 6);
         world.restart(me);
         pump(&mut world);

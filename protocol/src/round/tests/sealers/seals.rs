@@ -1,7 +1,12 @@
 //! Seals that peers give: one thing wrong with them, and they are none.
 
 use super::*;
-use crate::{limits, message::Snapshot, seal::Seal, wire};
+use crate::{
+    limits,
+    message::{Snapshot, StateBytes},
+    seal::Seal,
+    wire,
+};
 
 /// Five members of which the first four seal three rounds, and soon forget them.
 fn five() -> Charter {
@@ -17,7 +22,7 @@ fn past() -> (World, Seal, Snapshot) {
     world.run_to_the_end();
     let seal = world.disks[0].seals.iter().find(|seal| seal.step == STEP).unwrap().clone();
     let pull = Pull { step: STEP, have: Vec::new(), want: Vec::new() };
-    let snapshot = *world.states[0].answer(&pull).snapshot.unwrap();
+    let snapshot = *world.states[0].answer(&pull, 0).snapshot.unwrap();
     assert_eq!(seal.certificate.ballots.len(), 3);
     (world, seal, snapshot)
 }
@@ -130,9 +135,13 @@ fn a_snapshot_without_a_seal_is_none() {
     let Snapshot { seal, state } = &snapshot;
     assert!(seal.step > STEP);
     let another = |change: &dyn Fn(&mut Checkpoint)| {
+        let StateBytes::Here(state) = state else { panic!("a small state is announced") };
         let mut state: Checkpoint = wire::decode(state, limits::STATE_BYTES_MAX).unwrap();
         change(&mut state);
-        Snapshot { seal: seal.clone(), state: wire::encode(&state, limits::STATE_BYTES_MAX).unwrap() }
+        Snapshot {
+            seal: seal.clone(),
+            state: StateBytes::Here(wire::encode(&state, limits::STATE_BYTES_MAX).unwrap().into()),
+        }
     };
     let mut table: Vec<_> = broken(&past, seal)
         .into_iter()
