@@ -1,6 +1,8 @@
 //! Nodes on hosts of their own, with what lies between real hosts: distance, loss, slow lines, cut cables.
 
 mod common;
+#[path = "hosts/doctor.rs"]
+mod doctor;
 #[path = "hosts/floods.rs"]
 mod floods;
 #[allow(dead_code, reason = "it plays more elsewhere")]

@@ -4,6 +4,8 @@ mod common;
 #[path = "bad_input/desk.rs"]
 #[allow(dead_code, reason = "this target uses a part of it")]
 mod desk;
+#[path = "join/doctor.rs"]
+mod doctor;
 #[path = "join/host.rs"]
 mod host;
 

@@ -426,12 +426,24 @@ impl Node {
                 self.watch.reachable(&address);
                 self.tell(json!({"event": "reachable", "address": address.to_string()}))
             }
+            NetEvent::CalledBack(address, reached) => {
+                self.tell(json!({"event": "called_back", "address": address.to_string(), "reached": reached}))
+            }
             NetEvent::Connected(peer, address, path) => {
                 self.watch.connected(peer, &address, path);
                 let address = address.to_string();
                 self.tell(json!({"event": "connected", "peer": peer, "address": address, "path": path}))?;
                 self.handle(Input::Connected(peer))
             }
+            NetEvent::Clock(peer, ahead) if self.watch.clock(&peer, ahead) => {
+                let notice = format!(
+                    "{}, and memberships expire by it: timedatectl set-ntp true, where it is wrong",
+                    net::difference(&peer, ahead)
+                );
+                self.console.warn(&notice);
+                self.tell(json!({"event": "notice", "notice": notice}))
+            }
+            NetEvent::Clock(..) => Ok(()),
             NetEvent::Upgraded(peer, address) => {
                 self.watch.connected(peer, &address, Path::Direct);
                 self.tell(json!({"event": "upgraded", "peer": peer, "address": address.to_string()}))

@@ -68,6 +68,8 @@ pub struct Peer {
     pub round: Option<u64>,
     /// Bytes of messages that came from it.
     pub bytes_in: u64,
+    /// By how many seconds its clock is ahead of this node's.
+    pub ahead_s: Option<i64>,
 }
 
 impl Status {
@@ -111,7 +113,12 @@ pub struct Watch {
     peers: BTreeMap<NodeId, Peer>,
     dropped: u64,
     written_ms: u64,
+    /// Peers of whose clocks has been warned.
+    off: BTreeSet<NodeId>,
 }
+
+/// Peers of whose clocks is warned, at most: whoever owns this node knows by then.
+const OFF_MAX: usize = 32;
 
 impl Watch {
     /// The node listens here.
@@ -127,7 +134,15 @@ impl Watch {
     /// A peer is connected, or by another address than before.
     pub fn connected(&mut self, node: NodeId, address: &Multiaddr, path: net::Path) {
         let relayed = path == net::Path::Relayed;
-        let new = Peer { node, address: address.clone(), relayed, since_ms: unix_ms(), round: None, bytes_in: 0 };
+        let new = Peer {
+            node,
+            address: address.clone(),
+            relayed,
+            since_ms: unix_ms(),
+            round: None,
+            bytes_in: 0,
+            ahead_s: None,
+        };
         let peer = self.peers.entry(node).or_insert(new);
         (peer.address, peer.relayed) = (address.clone(), relayed);
     }
@@ -135,6 +150,14 @@ impl Watch {
     /// It is gone.
     pub fn disconnected(&mut self, node: &NodeId) {
         self.peers.remove(node);
+    }
+
+    /// A peer's clock is so many seconds ahead of this node's. Whether that is worth a word, as it is once a peer.
+    pub fn clock(&mut self, node: &NodeId, ahead: i64) -> bool {
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.ahead_s = Some(ahead);
+        }
+        net::is_off(ahead) && self.off.len() < OFF_MAX && self.off.insert(*node)
     }
 
     /// A message could not be sent.
@@ -205,6 +228,8 @@ mod tests {
         // Who is reached by a better address stays the same peer.
         watch.connected(far, &"/ip4/10.0.0.2/tcp/1".parse().unwrap(), net::Path::Direct);
         assert_eq!((peer(&watch, far).round, peer(&watch, far).relayed), (Some(3), false));
+        assert!(!watch.clock(&far, -60) && watch.clock(&far, 61) && !watch.clock(&far, 62), "once a peer");
+        assert_eq!(peer(&watch, far).ahead_s, Some(62));
         watch.disconnected(&near);
 
         let folder = tempfile::tempdir().unwrap();

@@ -60,7 +60,7 @@ pub const CHARTER_BYTES_MAX: usize = 1_280 * 1024;
 /// bytes fit. Of a larger one it tells only the digest.
 pub const GREETING_CHARTER_BYTES_MAX: usize = 32 * 1024;
 
-/// The largest greeting: a charter, a membership (150 bytes), and the names of the fields.
+/// The largest greeting: a charter, a membership (150 bytes), the time, and the names of the fields.
 pub const GREETING_BYTES_MAX: usize = GREETING_CHARTER_BYTES_MAX + 512;
 
 /// The longest sentence with which a peer is refused: a list of all settings in which two charters differ is cut there.

@@ -70,6 +70,11 @@ impl Process {
         self.child.id()
     }
 
+    /// What it has said on standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8(fs::read(&self.stderr).unwrap()).unwrap()
+    }
+
     /// Its end, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<Ended> {
         let status = self.child.try_wait().unwrap()?;

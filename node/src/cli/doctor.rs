@@ -7,6 +7,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use clap::Args;
+use std::io::IsTerminal as _;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -25,7 +26,14 @@ pub(super) struct Flags {
 pub(super) fn run(flags: Flags) -> Result<()> {
     let state = flags.state.folder();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let diagnosis = runtime.block_on(doctor::examine(&state, flags.config, flags.offline));
+    let terminal = std::io::stderr().is_terminal();
+    let show = |what: &str| {
+        if terminal {
+            eprint!("\r{what:<60}\r");
+        }
+    };
+    let diagnosis = runtime.block_on(doctor::examine(&state, flags.config, flags.offline, &mut { show }));
+    show("");
     runtime.shutdown_background();
     if flags.json {
         println!("{}", serde_json::to_string_pretty(&diagnosis.findings)?);

@@ -65,9 +65,9 @@ enum Verb {
     /// Run one node.
     Run(run::Flags),
     /// Show where a node is, from its state folder.
-    Status(status::Flags),
+    Status(state::Question),
     /// Show who is connected to a running node, and how.
-    Peers(peers::Flags),
+    Peers(state::Question),
     /// Show, add or lift bans: whom a node has nothing to do with.
     #[command(subcommand)]
     Bans(bans::Verb),

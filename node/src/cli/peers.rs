@@ -1,20 +1,10 @@
 //! `heterotune peers`: who is connected, and how.
 
-use super::state::State;
+use super::state::Question;
 use crate::status::{Peer, Status};
 use anyhow::{Context as _, Result};
-use clap::Args;
 
-#[derive(Debug, Args)]
-pub(super) struct Flags {
-    #[command(flatten)]
-    state: State,
-    /// Print it as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) fn run(flags: &Flags) -> Result<()> {
+pub(super) fn run(flags: &Question) -> Result<()> {
     let state = flags.state.folder();
     let (status, runs) = Status::read(&state)?.with_context(|| format!("no node has run in {}", state.display()))?;
     if flags.json {
@@ -30,12 +20,17 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
 
 /// Prints a line for each peer.
 pub(super) fn table(status: &Status) {
-    println!("{:<10}  {:<7}  {:>6}  {:>5}  {:>10}  address", "peer", "path", "since", "round", "received");
-    for Peer { node, address, relayed, since_ms, round, bytes_in } in &status.peers {
+    println!(
+        "{:<10}  {:<7}  {:>6}  {:>5}  {:>10}  {:>7}  address",
+        "peer", "path", "since", "round", "received", "clock"
+    );
+    for Peer { node, address, relayed, since_ms, round, bytes_in, ahead_s } in &status.peers {
         let path = if *relayed { "relayed" } else { "direct" };
         let since = age(status.time_ms.saturating_sub(*since_ms));
         let round = round.map_or("-".into(), |round| round.to_string());
-        println!("{:<10}  {path:<7}  {since:>6}  {round:>5}  {:>10}  {address}", node.short(), bytes(*bytes_in));
+        let clock = ahead_s.map_or("-".into(), |seconds| format!("{seconds:+}s"));
+        let (node, bytes) = (node.short(), bytes(*bytes_in));
+        println!("{node:<10}  {path:<7}  {since:>6}  {round:>5}  {bytes:>10}  {clock:>7}  {address}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The flag that most verbs have: which node.
+//! The flags that most verbs have: which node, and in what form the answer is wanted.
 
 use clap::Args;
 use std::path::PathBuf;
@@ -18,4 +18,14 @@ impl State {
         let named = || std::env::var_os(VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
         self.state.clone().or_else(named).unwrap_or_else(|| "heterotune-node".into())
     }
+}
+
+/// A question about a node.
+#[derive(Debug, Args)]
+pub(super) struct Question {
+    #[command(flatten)]
+    pub(super) state: State,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
 }

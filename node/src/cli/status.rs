@@ -2,23 +2,16 @@
 
 use super::{
     peers::{self, age, bytes},
-    state::State,
+    state::Question,
 };
-use crate::{events, status};
+use crate::{
+    doctor::{self, Finding},
+    events, status,
+};
 use anyhow::Result;
-use clap::Args;
 use heterotune_protocol::round::Progress;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-
-#[derive(Debug, Args)]
-pub(super) struct Flags {
-    #[command(flatten)]
-    state: State,
-    /// Print it as JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 /// What the log of a node's last run says.
 #[derive(Default)]
@@ -30,13 +23,16 @@ struct Status {
     refused: usize,
     /// What the node has written beside its log, and whether it runs.
     now: Option<(status::Status, bool)>,
+    /// That its membership has expired, or soon will.
+    membership: Option<Finding>,
 }
 
-pub(super) fn run(flags: &Flags) -> Result<()> {
+pub(super) fn run(flags: &Question) -> Result<()> {
     let state = flags.state.folder();
     let mut status = Status::default();
     events::read(&state)?.for_each(|event| status.take(event));
     status.now = status::Status::read(&state)?;
+    status.membership = doctor::membership(&state);
     if flags.json {
         println!("{}", serde_json::to_string_pretty(&status.json())?)
     } else {
@@ -96,6 +92,9 @@ impl Status {
             self.field("backbone", "width"),
             self.field("backbone", "depth")
         );
+        if let Some(Finding { cause, mend, .. }) = &self.membership {
+            println!("membership  {cause} -> {mend}");
+        }
         println!("connected   {} peers", self.connected.len());
         self.listening.iter().for_each(|address| println!("listening   {address}"));
         println!(
@@ -157,6 +156,7 @@ impl Status {
             "connected": self.connected,
             "listening": self.listening,
             "refused": self.refused,
+            "membership": self.membership,
             "last": self.last,
             "running": self.now.as_ref().is_some_and(|(_, runs)| *runs),
             "now": self.now.as_ref().map(|(now, _)| now),

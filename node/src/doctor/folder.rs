@@ -1,6 +1,6 @@
-//! The state folder: key, settings, charter, membership, clock.
+//! The state folder: whether it can be written, key, settings, charter, membership, clock.
 
-use super::{Finding, Patient};
+use super::{Finding, Patient, Severity};
 use crate::{
     config::{NodeConfig, read_charter},
     events::{self, unix_ms},
@@ -9,7 +9,7 @@ use crate::{
 use std::path::Path;
 
 /// A membership that expires sooner is worth a word, in seconds.
-const SOON_S: u64 = 3 * 86_400;
+const SOON_S: u64 = 7 * 86_400;
 
 /// The clock must not stand further before what this node has logged, in ms.
 const BACK_MS: u64 = 60_000;
@@ -57,6 +57,16 @@ pub(super) fn settings(state: &Path) -> (NodeConfig, Finding) {
     }
 }
 
+/// What `node.toml` and the flags say together, if the file can be read.
+pub(super) fn options(patient: &Patient, settings: Finding) -> Finding {
+    match patient.config.network() {
+        Err(error) if settings.severity < Severity::Error => {
+            Finding::error("settings", format!("{error:#}"), "--psk FILE or --max-connections N, or node.toml")
+        }
+        _ => settings,
+    }
+}
+
 /// The charter.
 pub(super) fn charter(patient: &Patient) -> Finding {
     let path = patient.state.join(folder::CHARTER);
@@ -84,7 +94,7 @@ pub(super) fn membership(patient: &Patient) -> Finding {
         return Finding::skipped("membership", "no charter or no key");
     };
     let (node, now) = (identity.id(), unix_ms() / 1_000);
-    let invite = format!("ask an admin of the network: heterotune invite --for {node}");
+    let invite = format!("ask an admin of the network for heterotune invite --for {node}, then heterotune join INVITE");
     let membership = match folder::read_membership(&patient.state) {
         Ok(membership) => membership,
         Err(error) => return Finding::error("membership", format!("{error:#}"), invite),
@@ -93,7 +103,8 @@ pub(super) fn membership(patient: &Patient) -> Finding {
         (Err(error), _) => Finding::error("membership", error.to_string(), invite),
         (Ok(()), Some(membership)) if membership.expires < now + SOON_S => {
             let hours = membership.expires.saturating_sub(now) / 3_600;
-            Finding::warning("membership", format!("expires in {hours} hours"), invite)
+            let cause = format!("expires in {} days and {} hours", hours / 24, hours % 24);
+            Finding::warning("membership", cause, invite)
         }
         (Ok(()), Some(membership)) => {
             let days = membership.expires.saturating_sub(now) / 86_400;
@@ -117,6 +128,6 @@ pub(super) fn clock(patient: &Patient) -> Finding {
             let cause = format!("the clock stands {hours:.1} hours before what this node logged last");
             Finding::warning("clock", cause, mend)
         }
-        _ => Finding::ok("clock", "not before what this node logged last; against peers it is not measured"),
+        _ => Finding::ok("clock", "not before what this node logged last"),
     }
 }

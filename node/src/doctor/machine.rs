@@ -3,18 +3,30 @@
 use super::{Finding, Patient, model};
 use crate::events;
 use heterotune_protocol::mixture::Layout;
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Write as _},
+    path::Path,
+};
 
 const MB: u64 = 1_000_000;
 
 /// Below this much free disk a node does not begin.
 const DISK_MIN: u64 = 64 * MB;
 
+/// What is written to see whether that works.
+const PROBE_BYTES: usize = 64 * 1024;
+
 /// What a process takes beside its weights: the program, batches and their activations.
 const MEMORY_BASE: u64 = 128 * MB;
 
-/// Room for the event logs, and for the last mixtures.
+/// Whether the state folder can be written, and has room for the event logs and the last mixtures.
 pub(super) fn disk(patient: &Patient) -> Finding {
+    let mend = "free some space, or move the state folder (--state) to another disk";
+    if let Err(error) = try_to_write(&patient.state) {
+        let cause = format!("{} cannot be written: {error}", patient.state.display());
+        return Finding::error("disk", cause, if error.kind() == ErrorKind::StorageFull { mend } else { OWNER });
+    }
     let Some(free) = free_disk(&patient.state) else {
         return Finding::skipped("disk", "the system does not say how much is free");
     };
@@ -23,12 +35,28 @@ pub(super) fn disk(patient: &Patient) -> Finding {
     let need = 2 * events::BYTES_MAX + DISK_MIN + 32 * 8 * values;
     let cause =
         format!("{} MB are free where {} is, and the node needs {}", free / MB, patient.state.display(), need / MB);
-    let mend = "free some space, or move the state folder (--state) to another disk";
     match free {
         0..DISK_MIN => Finding::error("disk", cause, mend),
         _ if free < need => Finding::warning("disk", cause, mend),
         _ => Finding::ok("disk", cause),
     }
+}
+
+const OWNER: &str = "make it writable for the user that runs the node (chown, chmod, mount), or choose another --state";
+
+/// Writes a file as large as a small ledger, and removes it. A folder that is not there yet has nothing to be written in.
+fn try_to_write(folder: &Path) -> io::Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let path = folder.join(format!(".doctor-{}", std::process::id()));
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&[0; PROBE_BYTES])?;
+        file.sync_all()
+    });
+    // One that could not be made is not there to be removed.
+    let _ = fs::remove_file(&path);
+    written
 }
 
 /// Free bytes of the disk that a folder, or the folder above it that exists, is on.

@@ -1,25 +1,28 @@
 //! The doctor: what keeps a node from running, or soon may; each finding with its cause and what mends it.
 //!
-//! - `folder`: the state folder: key, settings, charter, membership, clock
+//! - `folder`: the state folder: whether it can be written, key, settings, charter, membership, clock
 //! - `model`: backbone and data, before anything is downloaded or loaded
 //! - `machine`: disk, memory, processors
 //! - `reach`: this node's ports, and each bootstrap address: name, TCP and QUIC apart
-//! - `meeting`: what peers say to this node's version, charter and membership
+//! - `visit`: what peers say to this node's version, charter, membership and clock, and whether they can call it back
+//! - `meeting`: the same from a node that runs
 
 mod folder;
 mod machine;
 mod meeting;
 mod model;
 mod reach;
+mod visit;
 
 use crate::{
     config::{NodeConfig, read_charter},
     exit::Ending,
-    folder as files,
+    folder as files, net,
     status::Status,
 };
-use heterotune_crypto::Identity;
+use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::charter::Charter;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 use serde::Serialize;
 use std::{
     fmt,
@@ -121,17 +124,26 @@ pub fn quick(state: &Path, config: &NodeConfig) -> Vec<Finding> {
     let patient = Patient::new(state, config.clone());
     // Where there is no key yet one is made, and the node itself says what is wrong with a damaged one.
     let key = patient.identity.is_some().then(|| folder::key(&patient));
+    // One that has expired is the node's own last word.
+    let membership = Some(folder::membership(&patient)).filter(|finding| finding.severity < Severity::Error);
     let rest = [folder::clock(&patient), machine::disk(&patient), machine::memory(&patient)];
-    key.into_iter().chain(rest).filter(|finding| finding.severity >= Severity::Warning).collect()
+    let all = key.into_iter().chain(membership).chain(rest);
+    all.filter(|finding| finding.severity >= Severity::Warning).collect()
 }
 
-/// Examines the node of a state folder, run with these flags. `offline` dials nobody.
-pub async fn examine(state: &Path, flags: NodeConfig, offline: bool) -> Diagnosis {
+/// What is to be said of the membership of a state folder's node, if it has expired or soon will.
+pub fn membership(state: &Path) -> Option<Finding> {
+    let patient = Patient::new(state, NodeConfig::default());
+    Some(folder::membership(&patient)).filter(|finding| finding.severity >= Severity::Warning)
+}
+
+/// Examines the node of a state folder, run with these flags. `offline` dials nobody; `progress` is told what takes long.
+pub async fn examine(state: &Path, flags: NodeConfig, offline: bool, progress: &mut dyn FnMut(&str)) -> Diagnosis {
     let (config, settings) = folder::settings(state);
     let patient = Patient::new(state, flags.or(config));
     let mut findings = vec![
         folder::key(&patient),
-        settings,
+        folder::options(&patient, settings),
         folder::charter(&patient),
         folder::membership(&patient),
         folder::clock(&patient),
@@ -141,18 +153,21 @@ pub async fn examine(state: &Path, flags: NodeConfig, offline: bool) -> Diagnosi
         machine::memory(&patient),
         machine::device(&patient),
     ];
-    findings.extend(reach::ports(&patient));
+    let ports = reach::ports(&patient);
+    let ports_free = ports.iter().all(|finding| finding.severity < Severity::Error);
+    findings.extend(ports);
     if offline {
         findings.push(Finding::skipped("bootstrap", "--offline: nobody was dialled"));
         return Diagnosis { findings, ending: None };
     }
+    progress("dialling addresses of peers");
     let reached = reach::bootstrap(&patient).await;
     let is_unreachable = reach::is_unreachable(&reached);
     findings.extend(reached);
-    let (met, refused) = if is_unreachable {
-        (vec![Finding::skipped("peers", "no bootstrap address answers")], None)
-    } else {
-        meeting::meet(&patient).await
+    let (met, refused) = match &patient.running {
+        Some(status) => (meeting::told(state, status), None),
+        None if is_unreachable => (vec![Finding::skipped("peers", "no bootstrap address answers")], None),
+        None => visit::visit(&patient, ports_free, progress).await,
     };
     findings.extend(met);
     // What is wrong here comes before what is wrong out there.
@@ -163,6 +178,51 @@ pub async fn examine(state: &Path, flags: NodeConfig, offline: bool) -> Diagnosi
         _ => None,
     };
     Diagnosis { findings, ending }
+}
+
+/// A peer's clock, which is so many seconds ahead.
+fn clock(peer: &NodeId, ahead: i64) -> Finding {
+    let cause = net::difference(peer, ahead);
+    match net::is_off(ahead) {
+        false => Finding::ok("clock", cause),
+        true => {
+            let mend = "timedatectl set-ntp true on the host that is wrong: memberships expire by its clock";
+            Finding::warning("clock", cause, mend)
+        }
+    }
+}
+
+/// What a node does that nobody can dial, at `missed` or at all: it opens a port, or goes by a relay.
+fn settle(missed: Vec<String>, circuit: Option<&Multiaddr>, relay_known: bool, listen: &[Multiaddr]) -> Vec<Finding> {
+    let cause = match missed.is_empty() {
+        true => "nobody can dial this host: no peer has called back in time".into(),
+        false => format!("nobody can dial this host: peers have tried in vain at {}", missed.join(", ")),
+    };
+    let open = format!(
+        "forward {} to this host in the router, open it in the firewall, and name the address with --external",
+        reach::port_names(listen)
+    );
+    let (mend, relay) = match circuit {
+        Some(address) => {
+            let by = format!("the network is reached through the relay {} (place reserved)", relay_name(address));
+            (format!("{open}; or leave it so: {by}"), Finding::ok("relay", format!("a place is reserved: {address}")))
+        }
+        None if relay_known => {
+            let again = "try again later, or run another node with --relay";
+            (open, Finding::warning("relay", "no relay has reserved a place in time", again))
+        }
+        None => {
+            let more = "run a node that others can dial with --relay, and name it by --peer here";
+            (open, Finding::warning("relay", "no peer that is connected is a relay", more))
+        }
+    };
+    vec![Finding::warning("dial-back", cause, mend), relay]
+}
+
+/// The relay in a circuit's address.
+fn relay_name(circuit: &Multiaddr) -> String {
+    let before = circuit.iter().take_while(|part| *part != Protocol::P2pCircuit);
+    before.collect::<Multiaddr>().to_string()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use libp2p::{
     quic,
 };
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket},
     time::Duration,
@@ -80,6 +81,20 @@ pub(super) fn ports(patient: &Patient) -> Vec<Finding> {
     }
 }
 
+/// "TCP and UDP port 4001", as owners of routers say it.
+pub(super) fn port_names(listen: &[Multiaddr]) -> String {
+    let mut ports = BTreeMap::<u16, BTreeSet<&str>>::new();
+    let own = listen.iter().filter(|address| !address.iter().any(|part| part == Protocol::P2pCircuit));
+    for place in own.filter_map(place) {
+        ports.entry(place.port).or_default().insert(if place.quic { "UDP" } else { "TCP" });
+    }
+    let name = |(port, protocols): (u16, BTreeSet<&str>)| {
+        format!("{} port {port}", protocols.into_iter().collect::<Vec<_>>().join(" and "))
+    };
+    let names: Vec<_> = ports.into_iter().map(name).collect();
+    if names.is_empty() { "the port that it listens on".into() } else { names.join(", ") }
+}
+
 /// Dials each bootstrap address, all at the same time.
 pub(super) async fn bootstrap(patient: &Patient) -> Vec<Finding> {
     let addresses = patient.config.bootstrap.clone().unwrap_or_default();
@@ -87,7 +102,7 @@ pub(super) async fn bootstrap(patient: &Patient) -> Vec<Finding> {
         let founders = patient.charter.as_ref().map_or(0, |charter| charter.founders.len() + charter.members.len());
         let cause = "no address of a peer is known: this node waits to be called";
         return match founders {
-            1 => vec![Finding::ok("bootstrap", cause)],
+            0 | 1 => vec![Finding::ok("bootstrap", cause)],
             _ => vec![Finding::warning(
                 "bootstrap",
                 cause,
@@ -181,6 +196,15 @@ mod tests {
         assert_eq!(place("/ip6/::1/udp/1/quic-v1"), Some(Place { host: "::1".into(), port: 1, quic: true }));
         assert_eq!(place("/ip4/10.0.0.1/udp/1"), None);
         assert_eq!(place("/dnsaddr/example.org"), None);
+    }
+
+    #[test]
+    fn ports_are_named_as_a_router_s_owner_does() {
+        let names = |texts: &[&str]| port_names(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>());
+        assert_eq!(names(&["/ip4/0.0.0.0/udp/1/quic-v1", "/ip4/0.0.0.0/tcp/1"]), "TCP and UDP port 1");
+        assert_eq!(names(&["/ip4/0.0.0.0/tcp/2", "/ip6/::/tcp/1"]), "TCP port 1, TCP port 2");
+        let circuit = "/ip4/10.0.0.1/tcp/1/p2p/12D3KooWGatU9YvZz9XfZ8Jp9JqM1gU5r7kxvY5mEXpkX5H9k5bQ/p2p-circuit";
+        assert_eq!(names(&[circuit]), "the port that it listens on");
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
-//! Planted faults: each is found, by itself, with what mends it.
+//! What has its own edges. Planted faults, one by one, are in `tests/join/doctor.rs`.
 
 use super::*;
 use crate::{
+    events::unix_ms,
     folder::write_cbor,
     store::{Store, write_atomically},
 };
@@ -10,194 +11,77 @@ use heterotune_protocol::{
     admission::{Admission, Membership},
     charter::{Anchors, Task},
 };
-use std::{fs, net::TcpListener};
+use std::fs;
 use tempfile::TempDir;
 
-/// A node with nothing wrong.
-struct Clinic {
-    home: TempDir,
-    state: PathBuf,
+/// A state folder with a key, and the charter of a network that invites, by a key that is not this node's.
+fn invited() -> (TempDir, Charter, NodeId) {
+    let (state, founder) = (tempfile::tempdir().unwrap(), Identity::from_seed(1, "admin").id());
+    let own = Store::open(state.path()).unwrap().identity().unwrap().id();
+    let task = Task::ImageClassification { labels: vec!["0".into(), "1".into()] };
+    let mut charter = Charter::new("clinic", vec![founder], task, Anchors { digest: Digest::ZERO, count: 128 });
+    charter.admission = Admission::Invited { admins: vec![founder] };
+    let path = state.path().join(files::CHARTER);
+    write_atomically(&path, toml::to_string(&charter).unwrap().as_bytes(), false).unwrap();
+    (state, charter, own)
 }
 
-fn admin() -> Identity {
-    Identity::from_seed(1, "admin")
-}
-
-impl Clinic {
-    fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let state = home.path().join("state");
-        Store::open(&state).unwrap().identity().unwrap();
-        let data = home.path().join("data");
-        fs::create_dir(&data).unwrap();
-        fs::write(data.join("train.csv"), "label,p0\n0,1\n").unwrap();
-        fs::write(data.join("anchors.csv"), "p0\n1\n").unwrap();
-        let backbone = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/backbones/vit-d32-l2");
-        let lines = format!(
-            "backbone = {:?}\ndata = {data:?}\nlisten = [\"/ip4/127.0.0.1/tcp/{}\"]\n",
-            backbone.canonicalize().unwrap(),
-            TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
-        );
-        fs::write(NodeConfig::path(&state), lines).unwrap();
-        let clinic = Self { home, state };
-        clinic.write_charter(|_| {});
-        clinic
-    }
-
-    fn write_charter(&self, change: impl FnOnce(&mut Charter)) -> Charter {
-        let own = files::read_identity(&self.state.join(files::IDENTITY)).unwrap().id();
-        let anchors = Anchors { digest: Anchors::digest_of(b"p0\n1\n"), count: 128 };
-        let task = Task::ImageClassification { labels: vec!["0".into(), "1".into()] };
-        let mut charter = Charter::new("clinic", vec![own], task, anchors);
-        change(&mut charter);
-        let path = self.state.join(files::CHARTER);
-        write_atomically(&path, toml::to_string(&charter).unwrap().as_bytes(), false).unwrap();
-        charter
-    }
-
-    fn edit_settings(&self, change: impl FnOnce(String) -> String) {
-        let path = NodeConfig::path(&self.state);
-        fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
-    }
-
-    async fn diagnosis(&self) -> Diagnosis {
-        examine(&self.state, NodeConfig::default(), false).await
-    }
-
-    /// What is wrong: exactly this check, and the words are in it.
-    async fn finds(&self, check: &str, severity: Severity, words: &[&str]) {
-        let Diagnosis { findings, .. } = self.diagnosis().await;
-        let wrong: Vec<_> = findings.iter().filter(|finding| finding.severity >= Severity::Warning).collect();
-        let [finding] = wrong[..] else { panic!("not one thing: {wrong:#?}") };
-        assert_eq!((finding.check, finding.severity), (check, severity), "{finding}");
-        assert!(!finding.mend.is_empty());
-        let said = finding.to_string();
-        words.iter().for_each(|word| assert!(said.contains(word), "{word} is not in: {said}"));
-    }
-}
-
-#[tokio::test]
-async fn nothing_is_wrong_with_a_healthy_node() {
-    let Diagnosis { findings, ending } = Clinic::new().diagnosis().await;
-    let wrong: Vec<_> = findings.iter().filter(|finding| finding.severity >= Severity::Warning).collect();
-    assert!(wrong.is_empty() && ending.is_none(), "{wrong:#?}");
-    let checks: Vec<_> = findings.iter().map(|finding| finding.check).collect();
-    for check in
-        ["key", "settings", "charter", "membership", "clock", "backbone", "data", "disk", "memory", "device", "port"]
-    {
-        assert!(checks.contains(&check), "{check} is not in {checks:?}");
-    }
+#[test]
+fn a_membership_is_missing_current_soon_over_or_damaged() {
+    let (state, charter, own) = invited();
+    let looked_at = || folder::membership(&Patient::new(state.path(), NodeConfig::default()));
+    let missing = looked_at();
+    assert_eq!(missing.severity, Severity::Error);
+    assert!(missing.mend.contains(&format!("heterotune invite --for {own}")), "{missing}");
+    let until = |expires: u64| {
+        let membership =
+            Membership::sign(&Identity::from_seed(1, "admin"), &charter.id().unwrap(), own, expires).unwrap();
+        write_cbor(&state.path().join(files::MEMBERSHIP), &membership).unwrap();
+        looked_at()
+    };
+    let now = unix_ms() / 1_000;
+    assert_eq!(until(now + 8 * 86_400).severity, Severity::Ok);
+    assert!(membership(state.path()).is_none());
+    let soon = until(now + 2 * 86_400 - 60);
+    assert!(soon.severity == Severity::Warning && soon.cause == "expires in 1 days and 23 hours", "{soon}");
+    assert_eq!(membership(state.path()), Some(soon.clone()));
+    let config = NodeConfig::default();
+    assert!(quick(state.path(), &config).contains(&soon));
+    let over = until(now - 7_200);
+    assert!(over.severity == Severity::Error && over.cause.contains("has expired 2 hours ago"), "{over}");
+    assert!(!quick(state.path(), &config).contains(&over), "the node says so itself");
+    fs::write(state.path().join(files::MEMBERSHIP), Digest::ZERO.as_bytes()).unwrap();
+    assert!(looked_at().cause.contains("membership.cbor is damaged"));
 }
 
 #[cfg(unix)]
-#[tokio::test]
-async fn a_key_that_others_can_read() {
+#[test]
+fn a_start_warns_of_a_key_that_others_can_read() {
     use std::os::unix::fs::PermissionsExt;
-    let clinic = Clinic::new();
-    let key = clinic.state.join(files::IDENTITY);
+    let (state, ..) = invited();
+    let warned = || quick(state.path(), &NodeConfig::default()).iter().any(|finding| finding.check == "key");
+    assert!(!warned());
+    let key = state.path().join(files::IDENTITY);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    clinic.finds("key", Severity::Error, &["mode 0644", "chmod 600", "identity.key"]).await;
-    let config = NodeConfig::read(&clinic.state).unwrap();
-    assert!(quick(&clinic.state, &config).iter().any(|finding| finding.check == "key"));
+    assert!(warned());
 }
 
-#[tokio::test]
-async fn a_key_of_the_settings_that_is_not_known() {
-    let clinic = Clinic::new();
-    clinic.edit_settings(|text| format!("colour = 1\n{text}"));
-    let Diagnosis { findings, .. } = clinic.diagnosis().await;
-    let found = findings.iter().find(|finding| finding.check == "settings").unwrap();
-    assert_eq!(found.severity, Severity::Error);
-    assert!(found.cause.contains("node.toml, line 1, column 1: unknown field `colour`"), "{found}");
-}
-
-#[tokio::test]
-async fn a_port_that_is_taken() {
-    let clinic = Clinic::new();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
-    clinic.edit_settings(|text| {
-        let rest = text.lines().filter(|line| !line.starts_with("listen")).collect::<Vec<_>>().join("\n");
-        format!("{rest}\nlisten = [\"{address}\"]\n")
-    });
-    clinic.finds("port", Severity::Error, &[&address, "in use", "--listen"]).await;
-}
-
-#[tokio::test]
-async fn bootstrap_addresses_where_nobody_is() {
-    let clinic = Clinic::new();
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let closed = format!("/ip4/127.0.0.1/tcp/{gone}");
-    clinic.edit_settings(|text| format!("bootstrap = [\"{closed}\"]\n{text}"));
-    clinic.finds("tcp", Severity::Error, &[&closed, "refused", &format!("port {gone} open"), "node.toml"]).await;
-    assert!(matches!(clinic.diagnosis().await.ending, Some(Ending::Unreachable)));
-    let nameless = "/dns4/no-such-host.invalid/tcp/4001";
-    clinic.edit_settings(|text| text.replace(&closed, nameless));
-    clinic.finds("dns", Severity::Error, &["no-such-host.invalid does not resolve", "DNS"]).await;
-    let offline = examine(&clinic.state, NodeConfig::default(), true).await;
-    assert!(offline.findings.iter().all(|finding| finding.severity < Severity::Warning) && offline.ending.is_none());
-}
-
-#[tokio::test]
-async fn a_backbone_or_data_that_is_not_there() {
-    let clinic = Clinic::new();
-    let settings = fs::read_to_string(NodeConfig::path(&clinic.state)).unwrap();
-    clinic.edit_settings(|text| text.replace("vit-d32-l2", "vit-d32-l99"));
-    clinic.finds("backbone", Severity::Error, &["vit-d32-l99 is no folder", "--backbone"]).await;
-    fs::write(NodeConfig::path(&clinic.state), &settings).unwrap();
-    let anchors = clinic.home.path().join("data/anchors.csv");
-    fs::write(&anchors, "p0\n2\n").unwrap();
-    clinic.finds("data", Severity::Error, &["anchors.csv is not the file that the charter names"]).await;
-    fs::remove_file(&anchors).unwrap();
-    clinic.finds("data", Severity::Error, &["has no anchors."]).await;
-    fs::remove_dir_all(clinic.home.path().join("data")).unwrap();
-    clinic.finds("data", Severity::Error, &["data is no folder", "--data"]).await;
-}
-
-#[tokio::test]
-async fn a_charter_of_another_version() {
-    let clinic = Clinic::new();
-    clinic.write_charter(|charter| charter.protocol = 3);
-    let Diagnosis { findings, .. } = clinic.diagnosis().await;
-    let found = findings.iter().find(|finding| finding.check == "charter").unwrap();
-    assert_eq!(found.severity, Severity::Error);
-    assert!(found.cause.contains("a charter of version 3 of the protocol"), "{found}");
-    assert!(found.mend.contains("invite"), "{found}");
-}
-
-#[tokio::test]
-async fn a_membership_that_is_missing_or_over() {
-    let clinic = Clinic::new();
-    let founder = Identity::from_seed(1, "founder").id();
-    let charter = clinic.write_charter(|charter| {
-        (charter.founders, charter.sealers) = (vec![founder], vec![founder]);
-        charter.admission = Admission::Invited { admins: vec![admin().id()] };
-    });
-    clinic.edit_settings(|text| format!("bootstrap = [\"/dnsaddr/example.invalid\"]\n{text}"));
-    let own = files::read_identity(&clinic.state.join(files::IDENTITY)).unwrap().id();
-    let told = |expires: u64| {
-        let membership = Membership::sign(&admin(), &charter.id().unwrap(), own, expires).unwrap();
-        write_cbor(&clinic.state.join(files::MEMBERSHIP), &membership).unwrap();
-        let patient = Patient::new(&clinic.state, NodeConfig::read(&clinic.state).unwrap());
-        folder::membership(&patient)
+#[test]
+fn who_can_not_be_dialled_is_told_what_helps() {
+    let listen = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"].map(|text| text.parse().unwrap());
+    let circuit: Multiaddr =
+        "/ip4/203.0.113.7/tcp/9/p2p/12D3KooWGatU9YvZz9XfZ8Jp9JqM1gU5r7kxvY5mEXpkX5H9k5bQ/p2p-circuit".parse().unwrap();
+    let told = |missed: &[&str], circuit, known| {
+        let missed = missed.iter().map(ToString::to_string).collect();
+        let [call, relay] = <[Finding; 2]>::try_from(settle(missed, circuit, known, &listen)).unwrap();
+        assert!(call.severity == Severity::Warning && call.mend.starts_with("forward TCP and UDP port 4001"), "{call}");
+        (call, relay)
     };
-    let now = crate::events::unix_ms() / 1_000;
-    let missing = folder::membership(&Patient::new(&clinic.state, NodeConfig::default()));
-    assert_eq!(missing.severity, Severity::Error);
-    assert!(missing.mend.contains(&format!("heterotune invite --for {own}")), "{missing}");
-    assert_eq!(told(now + 30 * 86_400).severity, Severity::Ok);
-    assert_eq!(told(now + 86_400).severity, Severity::Warning);
-    let over = told(now - 7_200);
-    assert!(over.severity == Severity::Error && over.cause.contains("has expired 2 hours ago"), "{over}");
-    fs::write(clinic.state.join(files::MEMBERSHIP), Digest::ZERO.as_bytes()).unwrap();
-    let damaged = folder::membership(&Patient::new(&clinic.state, NodeConfig::default()));
-    assert!(damaged.cause.contains("membership.cbor is damaged"), "{damaged}");
-}
-
-#[tokio::test]
-async fn a_clock_that_was_set_back() {
-    let clinic = Clinic::new();
-    let later = crate::events::unix_ms() + 2 * 3_600_000;
-    fs::write(clinic.state.join("events.jsonl"), format!("{{\"time_ms\": {later}, \"event\": \"left\"}}\n")).unwrap();
-    clinic.finds("clock", Severity::Warning, &["2.0 hours before what this node logged last", "timedatectl"]).await;
+    let (call, relay) = told(&["/ip4/203.0.113.9/tcp/7"], None, false);
+    assert!(call.cause.ends_with("peers have tried in vain at /ip4/203.0.113.9/tcp/7"), "{call}");
+    assert!(relay.severity == Severity::Warning && relay.mend.contains("--relay"), "{relay}");
+    let (call, relay) = told(&[], Some(&circuit), true);
+    assert!(call.mend.contains("leave it so: the network is reached through the relay /ip4/203.0.113.7/tcp/9/p2p/"));
+    assert!(relay.severity == Severity::Ok && relay.cause.ends_with("/p2p-circuit"), "{relay}");
+    assert!(told(&[], None, true).1.cause.contains("no relay has reserved a place"));
 }

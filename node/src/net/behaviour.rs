@@ -66,7 +66,7 @@ pub(super) struct Behaviour {
     pub(super) requests: cbor::Behaviour<ByteBuf, ByteBuf>,
     pub(super) kad: kad::Behaviour<MemoryStore>,
     mdns: Toggle<mdns::tokio::Behaviour>,
-    reachable: autonat::v2::client::Behaviour,
+    pub(super) reachable: autonat::v2::client::Behaviour,
     probes: autonat::v2::server::Behaviour,
     relay_client: relay::client::Behaviour,
     relay: Toggle<relay::Behaviour>,

@@ -3,6 +3,7 @@
 
 use super::{
     bans::{Ban, Bans},
+    clock::{self, Clock},
     differences,
     revoked::Revoked,
 };
@@ -15,7 +16,7 @@ use heterotune_protocol::{
     wire::{self, WireError},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -80,8 +81,9 @@ pub enum Misfit {
 #[derive(Debug)]
 pub struct Doorkeeper {
     context: Arc<Context>,
-    /// This node's own greeting.
-    greeting: Vec<u8>,
+    /// This node's own greeting, but for the time.
+    greeting: Greeting,
+    clock: Clock,
     lists: RwLock<Lists>,
 }
 
@@ -92,10 +94,15 @@ struct Lists {
     enrolled: BTreeSet<NodeId>,
     revoked: Revoked,
     bans: Bans,
+    /// By how many seconds the clocks of those who have just come in are ahead.
+    ahead: BTreeMap<NodeId, i64>,
 }
 
+/// Peers between the gate and the swarm, whose clocks are remembered.
+const CLOCKS_MAX: usize = 256;
+
 impl Doorkeeper {
-    /// The doorkeeper of a node that may join by `membership`, where the charter does not name it.
+    /// The doorkeeper of a node that may join by `membership`, where the charter does not name it, and goes by `clock`.
     ///
     /// # Errors
     /// A charter that has no encoding; none in practice.
@@ -104,12 +111,13 @@ impl Doorkeeper {
         membership: Option<Membership>,
         revoked: Revoked,
         bans: Bans,
+        clock: Clock,
     ) -> Result<Self, CharterError> {
         let charter = Some(context.charter.encode()?).filter(|bytes| bytes.len() <= limits::GREETING_CHARTER_BYTES_MAX);
         let (version, network) = (limits::PROTOCOL_VERSION, context.network);
-        let greeting = Greeting { version, network, charter: charter.unwrap_or_default(), membership };
-        let greeting = wire::encode(&greeting, limits::GREETING_BYTES_MAX)?;
-        Ok(Self { context, greeting, lists: RwLock::new(Lists { enrolled: BTreeSet::new(), revoked, bans }) })
+        let greeting = Greeting { version, network, charter: charter.unwrap_or_default(), membership, seconds: 0 };
+        let lists = Lists { revoked, bans, ..Lists::default() };
+        Ok(Self { context, greeting, clock, lists: RwLock::new(lists) })
     }
 
     /// The network, and who its charter names.
@@ -117,29 +125,54 @@ impl Doorkeeper {
         &self.context
     }
 
-    /// What this node says first.
-    pub fn greeting(&self) -> &[u8] {
-        &self.greeting
+    /// What this node's clock says, in seconds since 1970 (UTC).
+    pub fn now(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// What this node says first on a connection.
+    ///
+    /// # Errors
+    /// A membership that is too long; none in practice.
+    pub fn greeting(&self) -> Result<Vec<u8>, WireError> {
+        let greeting = Greeting { seconds: self.now(), ..self.greeting.clone() };
+        wire::encode(&greeting, limits::GREETING_BYTES_MAX)
     }
 
     /// Whether the peer whose key the connection has proved to be `node` may come in with this greeting at `now`, in
-    /// seconds since 1970 (UTC).
+    /// seconds since 1970 (UTC). By how many seconds its clock is ahead of that.
     ///
     /// # Errors
     /// Why not.
-    pub fn judge(&self, node: &NodeId, greeting: &[u8], now: u64) -> Result<(), Misfit> {
+    pub fn judge(&self, node: &NodeId, greeting: &[u8], now: u64) -> Result<i64, Misfit> {
         let greeting = Greeting::decode(greeting).map_err(|error| other_version(greeting).unwrap_or(error.into()))?;
         self.same_network(&greeting)?;
         self.tolerates(node)?;
+        let ahead = clock::ahead(greeting.seconds, now);
         if self.is_named(node) {
-            return Ok(());
+            return Ok(ahead);
         }
         let admission = &self.context.charter.admission;
         admission.admits(&self.context.network, node, greeting.membership.as_ref())?;
         match (admission, &greeting.membership) {
             (Admission::Invited { .. }, Some(shown)) if !shown.is_current(now) => Err(Misfit::Expired { node: *node }),
-            _ => Ok(()),
+            _ => Ok(ahead),
         }
+    }
+
+    /// Notes that a peer has come in, and by how many seconds its clock is ahead.
+    pub(super) fn came_in(&self, node: NodeId, ahead: i64) {
+        let mut lists = self.write();
+        if lists.ahead.len() >= CLOCKS_MAX {
+            // It has gone before the swarm had it.
+            lists.ahead.pop_first();
+        }
+        lists.ahead.insert(node, ahead);
+    }
+
+    /// By how many seconds the clock of a peer that has come in is ahead. Told once.
+    pub(super) fn take_ahead(&self, node: &NodeId) -> Option<i64> {
+        self.write().ahead.remove(node)
     }
 
     fn same_network(&self, greeting: &Greeting) -> Result<(), Misfit> {
@@ -250,95 +283,4 @@ fn other_version(greeting: &[u8]) -> Option<Misfit> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::testing::*, *};
-    use heterotune_crypto::Identity;
-
-    const NOW: u64 = 1_000;
-
-    /// The doorkeeper of an invited network, and a newcomer with a membership until `expires`.
-    fn invited(expires: u64) -> (Doorkeeper, Identity, Vec<u8>) {
-        let context = context_of(&["founder"], invited_by(&["admin"]));
-        let newcomer = identity("newcomer");
-        let membership = membership(&context, &newcomer, expires);
-        (door(&context, None), newcomer, door(&context, Some(membership)).greeting().to_vec())
-    }
-
-    #[test]
-    fn a_current_membership_lets_in_and_nobody_else_s() {
-        let (door, newcomer, greeting) = invited(NOW + 1);
-        assert_eq!(door.judge(&newcomer.id(), &greeting, NOW), Ok(()));
-        assert_eq!(door.judge(&newcomer.id(), &greeting, NOW + 1), Err(Misfit::Expired { node: newcomer.id() }));
-        let borrowed = door.judge(&identity("thief").id(), &greeting, NOW);
-        assert_eq!(borrowed, Err(AdmissionError::Borrowed { member: newcomer.id() }.into()));
-        let stranger = identity("stranger").id();
-        let none = door.judge(&stranger, door.greeting(), NOW);
-        assert_eq!(none, Err(AdmissionError::NotInvited { node: stranger }.into()));
-        door.set_enrolled([stranger].into());
-        assert_eq!(door.judge(&stranger, door.greeting(), NOW), Ok(()));
-    }
-
-    #[test]
-    fn a_revoked_membership_is_worth_nothing_and_a_key_in_the_charter_cannot_be_revoked() {
-        let (door, newcomer, greeting) = invited(NOW + 1);
-        let founder = identity("founder").id();
-        let list =
-            |number, members| Revocations::sign(&identity("admin"), &door.context.network, number, members).unwrap();
-        assert_eq!(door.revoke(list(1, [newcomer.id(), founder].into())), Ok(true));
-        let revoked = Misfit::Revoked { node: newcomer.id(), admin: identity("admin").id() };
-        assert_eq!(door.judge(&newcomer.id(), &greeting, NOW), Err(revoked.clone()));
-        assert_eq!(door.judge(&founder, &greeting, NOW), Ok(()));
-        // An older list does not undo it.
-        assert_eq!(door.revoke(list(0, BTreeSet::new())), Ok(false));
-        assert_eq!(door.tolerates(&newcomer.id()), Err(revoked));
-        let forged = Revocations { number: 9, ..list(1, BTreeSet::new()) };
-        assert_eq!(door.revoke(forged), Err(AdmissionError::Forged));
-        assert!(door.lacks(&identity("admin").id(), 2) && !door.lacks(&identity("admin").id(), 1));
-        assert!(!door.lacks(&founder, 2), "only admins revoke");
-    }
-
-    #[test]
-    fn a_ban_keeps_out_whoever_the_charter_names() {
-        let context = context_of(&["founder", "liar"], Admission::Allowlist);
-        let (door, liar) = (door(&context, None), identity("liar").id());
-        assert!(door.may_come(&liar) && !door.may_come(&identity("stranger").id()));
-        assert!(door.ban(Ban { peer: liar, reason: "it lies".into(), proof: None, since: NOW }));
-        let banned = Misfit::Banned { node: liar, reason: "it lies".into() };
-        assert_eq!(door.judge(&liar, door.greeting(), NOW), Err(banned));
-        assert!(!door.may_come(&liar));
-        door.set_bans(Bans::default());
-        assert_eq!(door.judge(&liar, door.greeting(), NOW), Ok(()));
-    }
-
-    #[test]
-    fn what_differs_is_said() {
-        let (ours, theirs) = (context_of(&["a"], Admission::Allowlist), context_of(&["a"], Admission::Open));
-        let (door, other) = (door(&ours, None), door(&theirs, None));
-        let a = identity("a").id();
-        let told = door.judge(&a, other.greeting(), NOW).unwrap_err().to_string();
-        assert!(told.contains("its charter differs in admission.kind (here \"allowlist\", there \"open\")"), "{told}");
-        let mut greeting = Greeting::decode(other.greeting()).unwrap();
-        greeting.charter.clear();
-        let told = door.judge(&a, &encode(&greeting), NOW).unwrap_err();
-        assert_eq!(told, Misfit::Network { network: theirs.network.to_string() });
-        greeting.charter = vec![7];
-        assert!(matches!(door.judge(&a, &encode(&greeting), NOW), Err(Misfit::InvalidCharter(_))));
-        assert!(matches!(door.judge(&a, b"what?", NOW), Err(Misfit::Unreadable(_))));
-
-        // A version that does not exist yet, with fields that this one does not know.
-        let version = Misfit::Version { ours: limits::PROTOCOL_VERSION, theirs: 9 };
-        let future = std::collections::BTreeMap::from([("colour", 3u16), ("version", 9)]);
-        assert_eq!(door.judge(&a, &wire::encode(&future, 64).unwrap(), NOW), Err(version.clone()));
-        let greeting = Greeting { version: 9, network: ours.network, charter: vec![], membership: None };
-        assert_eq!(door.judge(&a, &encode(&greeting), NOW), Err(version));
-        assert_eq!(door.judge(&a, &encode(&Greeting { version: limits::PROTOCOL_VERSION, ..greeting }), NOW), Ok(()));
-        let unlisted = identity("b").id();
-        let told = door.judge(&unlisted, door.greeting(), NOW).unwrap_err();
-        assert_eq!(told, AdmissionError::NotListed { node: unlisted }.into());
-        assert_eq!(other.judge(&unlisted, other.greeting(), NOW), Ok(()));
-    }
-
-    fn encode(greeting: &Greeting) -> Vec<u8> {
-        wire::encode(greeting, limits::GREETING_BYTES_MAX).unwrap()
-    }
-}
+mod tests;

@@ -13,10 +13,14 @@ use libp2p::{Multiaddr, PeerId};
 pub enum NetEvent {
     /// This node listens here.
     Listening(Multiaddr),
-    /// Others have reached this node here, or its owner says that they do.
+    /// Others reach this node here: they have called back, or its router or a relay says so.
     Reachable(Multiaddr),
+    /// A peer was asked to call this node back here; whether it has reached it.
+    CalledBack(Multiaddr, bool),
     /// A peer is connected, and has come through the gate.
     Connected(NodeId, Multiaddr, Path),
+    /// By how many seconds the clock of a peer that is just connected is ahead of this node's.
+    Clock(NodeId, i64),
     /// A peer that was connected through a relay is connected directly.
     Upgraded(NodeId, Multiaddr),
     /// It is gone.

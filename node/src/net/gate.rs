@@ -13,7 +13,6 @@
 
 use super::{
     door::{Doorkeeper, Misfit},
-    files::unix_seconds,
     node_id,
 };
 use futures::{AsyncReadExt, AsyncWriteExt, future::poll_fn};
@@ -158,27 +157,34 @@ fn advance(connection: &mut StreamMuxerBox, context: &mut Context<'_>) -> Poll<i
 async fn exchange(door: &Doorkeeper, peer: &PeerId, stream: &mut SubstreamBox) -> io::Result<Option<String>> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let node = node_id(peer).ok_or_else(|| invalid("its key is not an ed25519 key".into()))?;
-    send(stream, door.greeting()).await?;
+    let greeting = door.greeting().map_err(|error| invalid(error.to_string()))?;
+    send(stream, &greeting).await?;
     let judgement = match receive(stream, limits::GREETING_BYTES_MAX).await? {
-        Ok(greeting) => door.judge(&node, &greeting, unix_seconds()),
+        Ok(greeting) => door.judge(&node, &greeting, door.now()),
         Err(too_long) => Err(Misfit::Unreadable(too_long)),
     };
     let reply = match &judgement {
-        Ok(()) => Reply::Welcome,
+        Ok(_) => Reply::Welcome,
         Err(misfit) => Reply::Refused(shortened(misfit.to_string())),
     };
     let reply = wire::encode(&reply, limits::REPLY_BYTES_MAX).map_err(|error| invalid(error.to_string()))?;
     let sent = send(stream, &reply).await;
-    if let Err(misfit) = judgement {
-        // It may never say what it thinks of that, or have hung up.
-        let _ = timeout(LINGER, heard_out(stream)).await;
-        return Ok(Some(misfit.to_string()));
-    }
+    let ahead = match judgement {
+        Ok(ahead) => ahead,
+        Err(misfit) => {
+            // It may never say what it thinks of that, or have hung up.
+            let _ = timeout(LINGER, heard_out(stream)).await;
+            return Ok(Some(misfit.to_string()));
+        }
+    };
     sent?;
     let theirs = heard_out(stream).await?;
     let theirs = theirs.and_then(|bytes| wire::decode(&bytes, limits::REPLY_BYTES_MAX));
     match theirs.map_err(|error| invalid(format!("its reply is {error}")))? {
-        Reply::Welcome => Ok(None),
+        Reply::Welcome => {
+            door.came_in(node, ahead);
+            Ok(None)
+        }
         Reply::Refused(reason) => Ok(Some(format!("it does not let this node in: {reason}"))),
     }
 }

@@ -117,11 +117,13 @@ impl Network {
         }
         let change = self.links.opened(peer, id, endpoint);
         let (Some(node), Some(address)) = (node_id(&peer), self.links.address(&peer).cloned()) else { return };
+        let ahead = self.door.take_ahead(&node);
         match change {
             Change::Met => {
                 let path = self.links.path(&peer).unwrap_or(Path::Direct);
                 self.peers.connected();
                 self.events.push_back(NetEvent::Connected(node, address, path));
+                self.events.extend(ahead.map(|ahead| NetEvent::Clock(node, ahead)));
                 self.say_hello(peer);
             }
             Change::Upgraded => self.events.push_back(NetEvent::Upgraded(node, address)),

@@ -13,6 +13,7 @@
 mod address;
 mod bans;
 mod behaviour;
+mod clock;
 mod differences;
 mod door;
 mod event;
@@ -37,6 +38,7 @@ mod transport;
 
 pub use address::is_loopback;
 pub use bans::{Ban, Bans};
+pub use clock::{Clock, difference, is_off};
 pub use differences::differences;
 pub use door::{Doorkeeper, Misfit};
 pub use event::NetEvent;

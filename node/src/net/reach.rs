@@ -1,7 +1,13 @@
 //! How others reach a node that they cannot dial: through relays. And what follows for Kademlia.
 
-use super::{Network, address::is_relayed};
-use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, kad, multiaddr::Protocol};
+use super::{NetEvent, Network, address::is_relayed};
+use libp2p::{
+    Multiaddr, PeerId, autonat,
+    core::transport::ListenerId,
+    kad,
+    multiaddr::Protocol,
+    swarm::{FromSwarm, NetworkBehaviour, NewExternalAddrCandidate},
+};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -49,11 +55,6 @@ impl Reach {
         }
     }
 
-    /// Notes whether others have reached this node.
-    pub(super) fn tested(&mut self, reached: bool) {
-        self.unreachable = !reached;
-    }
-
     /// Notes the end of a listener: a reservation has run out, or its relay has gone.
     pub(super) fn closed(&mut self, listener: ListenerId) {
         self.reservations.retain(|_, reserved| *reserved != listener);
@@ -61,6 +62,25 @@ impl Reach {
 }
 
 impl Network {
+    /// Has peers call back at an address, beside those at which they see this node.
+    pub fn ask_for_calls(&mut self, address: &Multiaddr) {
+        let candidate = NewExternalAddrCandidate { addr: address };
+        self.swarm.behaviour_mut().reachable.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
+    }
+
+    /// Reserves a place on a relay, without waiting for word that nobody reaches this node. Whether a relay is known.
+    pub fn seek_relay(&mut self) -> bool {
+        self.reach.unreachable = true;
+        self.look_after_relays(Instant::now());
+        !self.reach.relays.is_empty()
+    }
+
+    pub(super) fn on_called_back(&mut self, event: autonat::v2::client::Event) {
+        let reached = event.result.is_ok();
+        self.reach.unreachable = !reached;
+        self.events.push_back(NetEvent::CalledBack(event.tested_addr, reached));
+    }
+
     /// Reserves places on relays while nobody can dial this node, and gives them back when somebody can.
     pub(super) fn look_after_relays(&mut self, now: Instant) {
         let links = &self.links;

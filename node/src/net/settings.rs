@@ -1,6 +1,6 @@
 //! How a node is reached, and how it reaches others.
 
-use super::address::is_loopback;
+use super::{Clock, address::is_loopback, files::unix_seconds};
 use heterotune_protocol::admission::Membership;
 use libp2p::{Multiaddr, pnet::PreSharedKey};
 use std::{
@@ -31,6 +31,8 @@ pub struct Settings {
     pub membership: Option<Membership>,
     /// Where addresses, bans and revocations are kept; nowhere if there is none.
     pub folder: Option<PathBuf>,
+    /// The clock that greetings tell, and by which memberships expire.
+    pub clock: Clock,
 }
 
 /// Connections at most: eight times as many peers as a node looks for by itself, as bootstrap nodes are looked for by
@@ -50,6 +52,7 @@ impl Default for Settings {
             connections_max: CONNECTIONS_MAX,
             membership: None,
             folder: None,
+            clock: unix_seconds,
         }
     }
 }

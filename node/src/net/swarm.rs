@@ -82,7 +82,8 @@ impl Network {
         let revoked =
             files.revocations().map_or_else(|| Ok(Revoked::default()), |path| Revoked::load(&path, &context))?;
         let bans = files.bans().map_or_else(|| Ok(Bans::default()), |path| Bans::load(&path))?;
-        let door = Arc::new(Doorkeeper::new(context.clone(), settings.membership.clone(), revoked, bans)?);
+        let door =
+            Arc::new(Doorkeeper::new(context.clone(), settings.membership.clone(), revoked, bans, settings.clock)?);
         let mut peers = Peers::new(settings.bootstrap.clone());
         if let Some(path) = files.peers()
             && let Err(error) = peers.load(&path)
@@ -252,7 +253,7 @@ impl Network {
             BehaviourEvent::Requests(event) => self.on_request(event),
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
-            BehaviourEvent::Reachable(event) => self.reach.tested(event.result.is_ok()),
+            BehaviourEvent::Reachable(event) => self.on_called_back(event),
             BehaviourEvent::Dcutr(event) => self.on_hole_punch(&event),
             // A peer that says nothing for a minute is gone, whatever TCP thinks.
             BehaviourEvent::Ping(ping::Event { connection, result: Err(ping::Failure::Timeout), .. }) => {

@@ -9,6 +9,9 @@ use heterotune_protocol::{
 };
 use std::sync::Arc;
 
+/// The time at the doors of these tests.
+pub(super) const NOW: u64 = 1_000;
+
 pub(super) fn identity(name: &str) -> Identity {
     Identity::from_seed(1, name)
 }
@@ -30,5 +33,5 @@ pub(super) fn membership(context: &Context, member: &Identity, expires: u64) -> 
 }
 
 pub(super) fn door(context: &Arc<Context>, membership: Option<Membership>) -> Doorkeeper {
-    Doorkeeper::new(context.clone(), membership, Revoked::default(), Bans::default()).unwrap()
+    Doorkeeper::new(context.clone(), membership, Revoked::default(), Bans::default(), || NOW).unwrap()
 }

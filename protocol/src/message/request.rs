@@ -28,6 +28,9 @@ pub struct Greeting {
     pub charter: Vec<u8>,
     /// What lets the sender in where the charter does not name it.
     pub membership: Option<Membership>,
+    /// What the sender's clock says, in seconds since 1970 (UTC). Anybody may say anything here, so nothing is decided by
+    /// it: a node only warns its owner where clocks differ, as memberships expire by them.
+    pub seconds: u64,
 }
 
 impl Greeting {
@@ -184,7 +187,7 @@ mod tests {
         let network = charter(3).id().unwrap();
         let membership = Membership::sign(&identity(0), &network, identity(1).id(), u64::MAX).unwrap();
         let charter = vec![7; limits::GREETING_CHARTER_BYTES_MAX];
-        Greeting { version: u16::MAX, network, charter, membership: Some(membership) }
+        Greeting { version: u16::MAX, network, charter, membership: Some(membership), seconds: u64::MAX }
     }
 
     #[test]
@@ -194,6 +197,36 @@ mod tests {
         let refusal = Reply::Refused("x".repeat(limits::REFUSAL_BYTES_MAX));
         let bytes = wire::encode(&refusal, limits::REPLY_BYTES_MAX).unwrap();
         assert_eq!(wire::decode(&bytes, limits::REPLY_BYTES_MAX), Ok(refusal));
+    }
+
+    /// What other versions of this program read first: whoever changes it changes the protocol's version.
+    #[test]
+    fn a_greeting_s_bytes_are_fixed() {
+        let greeting = Greeting {
+            version: 1,
+            network: NetworkId(Digest::ZERO),
+            charter: vec![7],
+            membership: None,
+            seconds: 1 << 40,
+        };
+        let bytes = wire::encode(&greeting, limits::GREETING_BYTES_MAX).unwrap();
+        let text = |text: &str| [&[0x60 + u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        let parts: [&[u8]; 13] = [
+            &[0xa5],
+            &text("version"),
+            &[1],
+            &text("network"),
+            &[0x58, 32],
+            &[0; 32],
+            &text("charter"),
+            &[0x41, 7],
+            &text("membership"),
+            &[0xf6],
+            &text("seconds"),
+            &[0x1b],
+            &(1u64 << 40).to_be_bytes(),
+        ];
+        assert_eq!(bytes, parts.concat());
     }
 
     #[test]

@@ -156,6 +156,20 @@ async fn nodes_keep_meeting_when_the_one_that_all_knew_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_differs_is_told_by_both_who_meet() {
+    let context = context_of(&["a", "b"], Admission::Allowlist);
+    let mut a = Node::start(&context, "a", Settings { clock: || 1_000, ..on_loopback(&[]) });
+    let at_a = a.address().await;
+    let mut b = Node::start(&context, "b", Settings { clock: || 1_300, ..on_loopback(&[&at_a]) });
+    let clock = |_: &Node, event: &NetEvent| match event {
+        NetEvent::Clock(node, ahead) => Some((*node, *ahead)),
+        _ => None,
+    };
+    assert_eq!(a.wait_for("b's clock", clock).await, (b.id, 300));
+    assert_eq!(b.wait_for("a's clock", clock).await, (a.id, -300));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_remembers_its_peers() {
     let context = context_of(&["a", "b", "c"], Admission::Open);
     let folder = tempfile::tempdir().unwrap();

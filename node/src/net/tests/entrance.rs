@@ -3,10 +3,9 @@
 use crate::net::{
     Doorkeeper, Refusal,
     bans::{Ban, Bans},
-    files::unix_seconds,
     gate, keypair,
     revoked::Revoked,
-    testing::{context_of, door, identity, invited_by, membership},
+    testing::{NOW, context_of, door, identity, invited_by, membership},
     transport::{gated, secure},
 };
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -131,7 +130,7 @@ async fn memberships_let_in_until_they_expire_or_are_revoked() {
     let context = context_of(&["host"], invited_by(&["admin"]));
     let newcomer = identity("newcomer");
     let with = |expires| door(&context, Some(membership(&context, &newcomer, expires)));
-    let far = unix_seconds() + 3_600;
+    let far = NOW + 3_600;
     let met = meet((&identity("host"), door(&context, None)), (&newcomer, with(far))).await;
     assert_eq!(met, (Ok(()), Ok(())));
     host_refuses(door(&context, None), (&newcomer, with(1)), "has expired; ask an admin").await;
@@ -148,7 +147,7 @@ async fn who_is_banned_stays_out() {
     let liar = identity("liar");
     let mut bans = Bans::default();
     bans.insert(Ban { peer: liar.id(), reason: "it lies".into(), proof: None, since: 7 });
-    let host = Doorkeeper::new(context.clone(), None, Revoked::default(), bans).unwrap();
+    let host = Doorkeeper::new(context.clone(), None, Revoked::default(), bans, || NOW).unwrap();
     host_refuses(host, (&liar, door(&context, None)), "is banned here (it lies)").await;
 }
 
@@ -181,7 +180,7 @@ async fn host_hears(bytes: &[u8], time: Duration) -> Outcome {
 async fn who_says_too_much_or_something_else_is_told_apart() {
     let frame = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
     let context = listed(&["host", "caller"]);
-    let greeting = Greeting { version: 9, network: context.network, charter: vec![], membership: None };
+    let greeting = Greeting { version: 9, network: context.network, charter: vec![], membership: None, seconds: 7 };
     let cases = [
         (frame(&vec![7; limits::GREETING_BYTES_MAX + 1]), "more than the"),
         (u32::MAX.to_be_bytes().into(), "4294967295 bytes, more than the"),
