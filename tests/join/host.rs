@@ -65,6 +65,7 @@ impl Host {
         self.run_with(&[])
     }
 
+    /// The same with more flags.
     pub(crate) fn run_with(&self, more: &[&str]) -> Node {
         Node::start(&self.state, |command| {
             self.settings(command);

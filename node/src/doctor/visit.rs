@@ -26,6 +26,9 @@ const CALLING: Duration = Duration::from_secs(6);
 /// How long a relay has to reserve a place.
 const RESERVING: Duration = Duration::from_secs(4);
 
+/// How long the end of the connections is waited for.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// How often the network does what is due.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -43,36 +46,10 @@ pub(super) async fn visit(
         Ok(visit) => visit,
         Err(error) => return (vec![Finding::error("peers", format!("{error:#}"), "mend that first")], None),
     };
-    progress(&format!("calling {} addresses of peers", given.len()));
-    visit.look(MEETING, |seen| !seen.met.is_empty() || seen.hopeless).await;
-    if visit.seen.met.is_empty() {
-        let (finding, ending) = visit.seen.nobody();
-        return (vec![finding, Finding::skipped("dial-back", "there is no peer to call back")], ending);
-    }
-    if !ports_free {
-        let mut findings = visit.seen.peers();
-        findings.push(Finding::skipped("dial-back", "this node's port is not free"));
-        return (findings, None);
-    }
-    progress("asking them to call back");
-    visit.look(CALLING, |seen| seen.reached.is_some()).await;
-    let relay_known = visit.seen.reached.is_none() && visit.network.seek_relay();
-    if relay_known {
-        progress("asking a relay for a place");
-        visit.look(RESERVING, |seen| seen.circuit.is_some()).await;
-    }
-    let mut findings = visit.seen.peers();
-    findings.extend(match &visit.seen.reached {
-        Some(address) => vec![
-            Finding::ok("dial-back", format!("others reach this host at {address}")),
-            Finding::skipped("relay", "none is needed"),
-        ],
-        None => {
-            let missed = visit.seen.missed.iter().map(ToString::to_string).collect();
-            settle(missed, visit.seen.circuit.as_ref(), relay_known, &visit.listen)
-        }
-    });
-    (findings, None)
+    let outcome = visit.go(given.len(), ports_free, progress).await;
+    // Those that do not answer any more are left as they are.
+    let _ = timeout(PARTING, visit.network.depart()).await;
+    outcome
 }
 
 /// A network of the moment, and what has been seen of it.
@@ -102,6 +79,45 @@ impl Visit {
         let mut network = Network::new(identity, Arc::new(Context::new(charter.clone())?), settings)?;
         own.external.iter().for_each(|address| network.ask_for_calls(address));
         Ok(Self { network, listen, ticks: interval(TICK), seen: Seen::default() })
+    }
+
+    /// Meets the peers, asks to be called back, and asks a relay where nobody could.
+    async fn go(
+        &mut self,
+        addresses: usize,
+        ports_free: bool,
+        progress: &mut dyn FnMut(&str),
+    ) -> (Vec<Finding>, Option<Ending>) {
+        progress(&format!("calling {addresses} addresses of peers"));
+        self.look(MEETING, |seen| !seen.met.is_empty() || seen.hopeless).await;
+        if self.seen.met.is_empty() {
+            let (finding, ending) = self.seen.nobody();
+            return (vec![finding, Finding::skipped("dial-back", "there is no peer to call back")], ending);
+        }
+        if !ports_free {
+            let mut findings = self.seen.peers();
+            findings.push(Finding::skipped("dial-back", "this node's port is not free"));
+            return (findings, None);
+        }
+        progress("asking them to call back");
+        self.look(CALLING, |seen| seen.reached.is_some()).await;
+        let relay_known = self.seen.reached.is_none() && self.network.seek_relay();
+        if relay_known {
+            progress("asking a relay for a place");
+            self.look(RESERVING, |seen| seen.circuit.is_some()).await;
+        }
+        let mut findings = self.seen.peers();
+        findings.extend(match &self.seen.reached {
+            Some(address) => vec![
+                Finding::ok("dial-back", format!("others reach this host at {address}")),
+                Finding::skipped("relay", "none is needed"),
+            ],
+            None => {
+                let missed = self.seen.missed.iter().map(ToString::to_string).collect();
+                settle(missed, self.seen.circuit.as_ref(), relay_known, &self.listen)
+            }
+        });
+        (findings, None)
     }
 
     /// Looks on until that is enough, or for so long.
@@ -170,13 +186,13 @@ impl Seen {
     }
 
     /// Why nobody was met.
-    fn nobody(self) -> (Finding, Option<Ending>) {
-        let Some((peer, reason)) = self.misfits.into_iter().next() else {
+    fn nobody(&self) -> (Finding, Option<Ending>) {
+        let Some((peer, reason)) = self.misfits.iter().next() else {
             let cause = "nobody has said hello in time: those that answer may be no nodes, or take no more peers";
             return (Finding::warning("peers", cause, "another `bootstrap` address, or try again later"), None);
         };
         let mend = "take the network's charter and an invite from one of its members, and the same program";
         let finding = Finding::error("peers", format!("{peer} does not let this node in: {reason}"), mend);
-        (finding, Some(Ending::Refused { peer, reason }))
+        (finding, Some(Ending::Refused { peer: *peer, reason: reason.clone() }))
     }
 }

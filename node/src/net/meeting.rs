@@ -32,6 +32,18 @@ impl Network {
         self.door.set_enrolled(enrolled);
     }
 
+    /// Closes all connections. Peers wait for one that just vanishes, over QUIC for a minute.
+    pub async fn depart(&mut self) {
+        let peers: Vec<_> = self.links.peers().copied().collect();
+        for peer in peers {
+            // An error means that it has gone meanwhile.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        while self.links.len() > 0 {
+            self.next().await;
+        }
+    }
+
     /// Has nothing more to do with a peer, now and after every restart.
     pub fn ban(&mut self, ban: Ban) {
         if self.door.ban(ban) {
