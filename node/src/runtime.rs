@@ -224,7 +224,6 @@ impl Node {
         if let Some(lie) = options.lie {
             self.tell(json!({"event": "lying", "lie": lie}))?;
         }
-        self.welcome_enrolled();
         self.handle(Input::Start)
     }
 
@@ -389,9 +388,6 @@ impl Node {
         if !matches!(event, Event::Received { kind: Kind::Head, .. }) {
             self.tell(value)?;
         }
-        if let Event::Enrolled { .. } = &event {
-            self.welcome_enrolled();
-        }
         if let Event::Sealed { round, conflicts, .. } = &event {
             conflicts.iter().for_each(|liar| self.ban(*liar, *round));
         }
@@ -401,11 +397,6 @@ impl Node {
             );
         }
         Ok(())
-    }
-
-    /// Lets in whom the network has made members, whatever they show at the gate.
-    fn welcome_enrolled(&mut self) {
-        self.network.set_enrolled(self.state.members().copied().collect());
     }
 
     /// Has nothing more to do with who has said two different things, once the network has sealed that it did.

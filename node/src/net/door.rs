@@ -16,7 +16,7 @@ use heterotune_protocol::{
     wire::{self, WireError},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -90,8 +90,6 @@ pub struct Doorkeeper {
 /// What changes while the network runs.
 #[derive(Debug, Default)]
 struct Lists {
-    /// Keys beside the charter's that the network has agreed on.
-    enrolled: BTreeSet<NodeId>,
     revoked: Revoked,
     bans: Bans,
     /// By how many seconds the clocks of those who have just come in are ahead.
@@ -149,7 +147,7 @@ impl Doorkeeper {
         self.same_network(&greeting)?;
         self.tolerates(node)?;
         let ahead = clock::ahead(greeting.seconds, now);
-        if self.is_named(node) {
+        if self.context.members.contains(node) {
             return Ok(ahead);
         }
         let admission = &self.context.charter.admission;
@@ -207,18 +205,8 @@ impl Doorkeeper {
 
     /// Whether it is worth dialling `node`: it may have a membership that this node has not seen.
     pub fn may_come(&self, node: &NodeId) -> bool {
-        let known = self.context.charter.admission != Admission::Allowlist || self.is_named(node);
+        let known = self.context.charter.admission != Admission::Allowlist || self.context.members.contains(node);
         known && self.tolerates(node).is_ok()
-    }
-
-    /// Whether the charter or the network's agreed list names `node`.
-    fn is_named(&self, node: &NodeId) -> bool {
-        self.context.members.contains(node) || self.read().enrolled.contains(node)
-    }
-
-    /// Sets the keys beside the charter's that the network has agreed on: they come in without showing a membership.
-    pub fn set_enrolled(&self, enrolled: BTreeSet<NodeId>) {
-        self.write().enrolled = enrolled;
     }
 
     /// Takes in an admin's revocations. Whether they are news.

@@ -27,11 +27,6 @@ impl Network {
         peer_id(member).is_some_and(|peer| self.links.contains(&peer))
     }
 
-    /// Sets the members that the network has agreed on.
-    pub fn set_enrolled(&mut self, enrolled: std::collections::BTreeSet<NodeId>) {
-        self.door.set_enrolled(enrolled);
-    }
-
     /// Closes all connections. Peers wait for one that just vanishes, over QUIC for a minute.
     pub async fn depart(&mut self) {
         let peers: Vec<_> = self.links.peers().copied().collect();
