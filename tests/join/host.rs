@@ -62,7 +62,15 @@ impl Host {
 
     /// `heterotune run`.
     pub(crate) fn run(&self) -> Node {
-        Node::start(&self.state, |command| self.settings(command))
+        self.run_with(&[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn run_with(&self, more: &[&str]) -> Node {
+        Node::start(&self.state, |command| {
+            self.settings(command);
+            command.args(more);
+        })
     }
 
     pub(crate) fn joining(&self, invite: &str) -> Command {

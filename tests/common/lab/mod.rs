@@ -150,6 +150,11 @@ impl Lab {
         self.switch().cut(host, false);
     }
 
+    /// Cuts what is between two hosts; others still reach both.
+    pub(crate) fn part(&self, one: usize, other: usize) {
+        self.switch().part(one, other);
+    }
+
     /// Lets hosts reach those of their own side only; who is on none reaches all who are on none.
     pub(crate) fn split(&self, sides: &[&[usize]]) {
         self.switch().split(sides);
