@@ -12,6 +12,8 @@ mod members;
 mod nat;
 #[path = "hosts/restored.rs"]
 mod restored;
+#[path = "hosts/upnp.rs"]
+mod upnp;
 
 use common::{
     hosts::Hosts,

@@ -120,7 +120,7 @@ impl Lab {
     }
 
     /// The test's own address in the lab.
-    fn own_address(&self) -> Ipv4Addr {
+    pub(crate) fn own_address(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.subnet, 254)
     }
 
