@@ -206,6 +206,8 @@ fn two_nodes_with_different_charters() {
     );
     let misfit = patient.wait_for("the misfit", |event| has(event, "misfit", None));
     assert!(misfit["reason"].as_str().unwrap().contains("adapter.rank (here 16, there 8)"), "{misfit}");
+    let told = events(&desk.second).into_iter().find(|event| has(event, "misfit", None)).unwrap();
+    assert!(told["reason"].as_str().unwrap().contains("adapter.rank (here 8, there 16)"), "{told}");
 
     // With the right charter and the same key, in a state folder of its own, it is welcome.
     desk.rewrite("", "");

@@ -1,6 +1,8 @@
 //! Nodes on hosts of their own, with what lies between real hosts: distance, loss, slow lines, cut cables.
 
 mod common;
+#[path = "hosts/discovery.rs"]
+mod discovery;
 #[path = "hosts/doctor.rs"]
 mod doctor;
 #[path = "hosts/floods.rs"]
@@ -12,6 +14,10 @@ mod members;
 mod nat;
 #[path = "hosts/pieces.rs"]
 mod pieces;
+#[path = "hosts/restored.rs"]
+mod restored;
+#[path = "hosts/upnp.rs"]
+mod upnp;
 
 use common::{
     hosts::Hosts,
@@ -114,8 +120,10 @@ fn nodes_find_each_other_when_the_only_one_that_all_knew_is_gone() {
         charter.sealers = charter.founders.clone();
         charter.rounds.quorum = 6;
     });
+    // All that finds peers by itself in a local network is off.
+    let given = ["--no-mdns"];
     for host in [0, 1, 2] {
-        hosts.start(host, &[0], &[]);
+        hosts.start(host, &[0], &given);
     }
     wait_for("1 and 2 to meet through 0", || {
         let keys = [1, 2].map(|host| hosts.nodes[&host].is_started().then(|| key(&hosts, host)));
@@ -124,11 +132,11 @@ fn nodes_find_each_other_when_the_only_one_that_all_knew_is_gone() {
     });
     hosts.nodes.get_mut(&0).unwrap().process.kill();
     for host in 3..8 {
-        hosts.start(host, &[1 + host % 2], &[]);
+        hosts.start(host, &[1 + host % 2], &given);
     }
     let rest: Vec<usize> = (1..8).collect();
     hosts.wait_for_seal(&rest, 2, "seven of eight");
-    hosts.start(8, &[7], &[]);
+    hosts.start(8, &[7], &given);
     let round = hosts.furthest(&rest) + 2;
     hosts.wait_for_seal(&[8], round, "a ninth has joined through the last");
     let others: BTreeSet<String> = (1..8).map(|host| key(&hosts, host)).collect();

@@ -8,6 +8,8 @@ mod desk;
 mod doctor;
 #[path = "join/host.rs"]
 mod host;
+#[path = "join/refusals.rs"]
+mod refusals;
 
 use common::process::{Node, Process, events, has, heterotune, wait_for};
 use desk::refuses_with_status;
@@ -15,8 +17,9 @@ use heterotune::invite::Invite;
 use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::admission::{Admission, Membership};
 use host::{Host, charter_new, kill, stdout};
+use refusals::is_misfit;
 use serde_json::Value;
-use std::fs;
+use std::{fs, path::Path};
 
 #[test]
 fn four_commands_make_a_network_of_three() {
@@ -300,22 +303,35 @@ fn invited_network(hosts: &[Host; 3]) -> (Vec<Node>, String) {
     (nodes, address)
 }
 
+/// A fourth host, which joins by an invite of the first; and its key.
+fn invited_fourth(home: &Path, first: &Host, address: &str) -> (Host, String, Node) {
+    let fourth = Host::new(&home.join("fourth"), "vit-d96-l2", 3);
+    let key = fourth.init();
+    let node = fourth.join(&first.invite(address, &["--for", &key]), &[]);
+    (fourth, key, node)
+}
+
 #[test]
 fn an_invited_fourth_is_let_in_until_it_is_revoked() {
     let home = tempfile::tempdir().unwrap();
     let hosts = Host::three(home.path());
     let (mut nodes, address) = invited_network(&hosts);
-    let fourth = Host::new(&home.path().join("fourth"), "vit-d96-l2", 3);
-    let key = fourth.init();
-    let mut node = fourth.join(&hosts[0].invite(&address, &["--for", &key]), &[]);
+    let (fourth, key, mut node) = invited_fourth(home.path(), &hosts[0], &address);
     node.wait_for("a peer", |event| has(event, "connected", None));
     nodes[0].wait_for("the fourth", |event| has(event, "connected", None) && event["peer"] == key.as_str());
     // A node that runs takes the admin's word for it from the file.
     stdout(hosts[0].verb("revoke").arg(&key));
     nodes[0].wait_for("its end", |event| has(event, "disconnected", None) && event["peer"] == key.as_str());
-    nodes[0].wait_for("a refusal", |event| {
-        has(event, "misfit", None) && event["reason"].as_str().is_some_and(|reason| reason.contains("is revoked by"))
-    });
+    let words = format!("the membership of {key} is revoked by");
+    is_misfit(&mut nodes[0], &words);
+    let told = format!("it does not let this node in: {words}");
+    is_misfit(&mut node, &told);
+    // Nor does another life of it come in.
+    node.process.kill();
+    let before = events(&fourth.state).len();
+    let mut node = fourth.run();
+    is_misfit(&mut node, &told);
+    assert!(!events(&fourth.state)[before..].iter().any(|event| has(event, "connected", None)));
 }
 
 #[test]
@@ -323,9 +339,7 @@ fn an_invited_fourth_contributes() {
     let home = tempfile::tempdir().unwrap();
     let hosts = Host::three(home.path());
     let (mut nodes, address) = invited_network(&hosts);
-    let fourth = Host::new(&home.path().join("fourth"), "vit-d96-l2", 3);
-    let key = fourth.init();
-    let mut node = fourth.join(&hosts[0].invite(&address, &["--for", &key]), &[]);
+    let (_, key, mut node) = invited_fourth(home.path(), &hosts[0], &address);
     let is_update = |event: &Value| event["kind"] == "update";
     node.wait_for("its first update", |event| has(event, "published", None) && is_update(event));
     let is_its = |event: &Value| has(event, "received", None) && is_update(event) && event["author"] == key.as_str();

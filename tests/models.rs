@@ -95,11 +95,9 @@ fn scenario(home: &Path, name: &str, file: &str) -> (Value, PathBuf) {
     (serde_json::from_str(&ended.stdout).unwrap(), out)
 }
 
-#[test]
-fn text_classifiers_of_different_depths_learn_together() {
-    let Some(real) = real_data() else { return };
-    let home = tempfile::tempdir().unwrap();
-    let file = r#"
+/// A scenario of questions and what they ask for, few of them labelled and unevenly, with these nodes and their network.
+fn questions(nodes_and_network: &str) -> String {
+    let same = r#"
         name = "questions"
         seed = 1
         [task]
@@ -114,6 +112,17 @@ fn text_classifiers_of_different_depths_learn_together() {
         alpha = 0.1
         min_per_class = 2
         classes_per_node = [1, 5]
+    "#;
+    let training = "[train]\nsteps = 2\nbatch = 16\nrate = 0.001\n";
+    [same, nodes_and_network, training].concat()
+}
+
+#[test]
+fn text_classifiers_of_different_depths_learn_together() {
+    let Some(real) = real_data() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let file = questions(
+        r#"
         [[node]]
         name = "ada"
         backbone = "$HETEROTUNE_DATA/models/bert-minilm-l6-v2"
@@ -130,12 +139,9 @@ fn text_classifiers_of_different_depths_learn_together() {
         [network]
         adapter = { slots = 1, branches = 2, rank = 8, readout_rank = 48 }
         rounds = { total = 2, deadline_ms = 120000 }
-        [train]
-        steps = 2
-        batch = 16
-        rate = 0.001
-    "#;
-    let (summary, out) = scenario(home.path(), "questions", file);
+    "#,
+    );
+    let (summary, out) = scenario(home.path(), "questions", &file);
     assert_eq!(summary["metric"], "accuracy");
     let mean = |key: &str| summary["mean"][key].as_f64().unwrap();
     assert!(mean("network_global") > mean("alone_global") + 0.1, "{}", summary["mean"]);
@@ -242,21 +248,8 @@ fn a_text_encoder_of_ones_own_learns_with_one_of_another_width() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
-    let file = r#"
-        name = "widths"
-        seed = 1
-        [task]
-        kind = "text-classification"
-        [data]
-        file = "$HETEROTUNE_DATA/text/trec6/train.jsonl"
-        test = "$HETEROTUNE_DATA/text/trec6/test.jsonl"
-        test_rows = 100
-        split_seed = 0
-        anchors = 64
-        labelled_per_node = 60
-        alpha = 0.1
-        min_per_class = 2
-        classes_per_node = [1, 5]
+    let file = questions(
+        r#"
         [[node]]
         name = "ada"
         backbone = "$HETEROTUNE_DATA/models/bert-minilm-l6-v2"
@@ -267,13 +260,10 @@ fn a_text_encoder_of_ones_own_learns_with_one_of_another_width() {
         [network]
         adapter = { slots = 1, branches = 2, rank = 8, readout_rank = 32 }
         rounds = { total = 2, deadline_ms = 120000 }
-        [train]
-        steps = 2
-        batch = 16
-        rate = 0.001
-    "#;
+    "#,
+    );
     let path = home.path().join("early.toml");
-    fs::write(&path, file).unwrap();
+    fs::write(&path, &file).unwrap();
     let early = verb(home.path(), &["scenario", "run", &text(&path), "--out", &text(&home.path().join("early"))]);
     assert!(early.code == Some(1) && early.stderr.contains("`heterotune pretrain` makes"), "{}", early.stderr);
 
@@ -289,7 +279,7 @@ fn a_text_encoder_of_ones_own_learns_with_one_of_another_width() {
     let made = verb(home.path(), &["pretrain", &text(&recipe)]);
     assert_eq!(made.code, Some(0), "{}", made.stderr);
 
-    let (summary, out) = scenario(home.path(), "widths", file);
+    let (summary, out) = scenario(home.path(), "widths", &file);
     let nodes = summary["nodes"].as_array().unwrap();
     assert_eq!([&nodes[0]["width"], &nodes[1]["width"]], [384, 48]);
     assert_eq!(nodes[0]["mixture_hash"], nodes[1]["mixture_hash"]);

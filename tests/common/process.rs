@@ -12,18 +12,20 @@ use std::{
 /// How long anything may take before a test gives up on it. Far more than it takes.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Between two looks.
+/// Between two looks, at the least.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Looks until there is something to see.
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let since = Instant::now();
     loop {
+        let looking = Instant::now();
         if let Some(seen) = look() {
             return seen;
         }
         assert!(since.elapsed() < DEADLINE, "waited in vain for {what}");
-        thread::sleep(POLL_INTERVAL);
+        // Long logs take long to read: most of the processor is left to those that are waited for.
+        thread::sleep(POLL_INTERVAL.max(3 * looking.elapsed()));
     }
 }
 

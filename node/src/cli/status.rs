@@ -97,6 +97,9 @@ impl Status {
         }
         println!("connected   {} peers", self.connected.len());
         self.listening.iter().for_each(|address| println!("listening   {address}"));
+        if self.last.contains_key("misfit") {
+            println!("turned away {}: {}", self.field("misfit", "peer"), self.field("misfit", "reason"));
+        }
         println!(
             "last round  {}: {} updates, agreement {}",
             self.field("round_closed", "round"),

@@ -46,7 +46,8 @@ pub(super) fn named_peer(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
+/// The IP address that an address begins with.
+pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.to_canonical()),

@@ -2,7 +2,7 @@
 
 use super::{
     NetEvent, Network, Path,
-    address::{is_relayed, is_useful},
+    address::{ip, is_relayed, is_useful},
     bans::Ban,
     files::unix_seconds,
     gate::Refusal,
@@ -11,6 +11,7 @@ use super::{
     peers::Dial,
     requests::ADDRESSES_MAX,
     swarm::root_cause,
+    transport::is_gibberish,
 };
 use heterotune_crypto::NodeId;
 use libp2p::{
@@ -20,6 +21,10 @@ use libp2p::{
     swarm::{ConnectionError, ConnectionId, DialError, ListenError, dial_opts::DialOpts},
 };
 use std::time::Instant;
+
+/// What a connection that comes to nothing most likely means, where nobody can know: what is encrypted with another key
+/// is noise.
+const OTHER_KEY: &str = "; if that is a node of this network, have both the same pre-shared key (`psk`), or none?";
 
 impl Network {
     /// Whether a member is connected.
@@ -129,6 +134,7 @@ impl Network {
             Change::Met => {
                 let path = self.links.path(&peer).unwrap_or(Path::Direct);
                 self.peers.connected();
+                self.told.forget(&peer);
                 self.events.push_back(NetEvent::Connected(node, address, path));
                 self.events.extend(ahead.map(|ahead| NetEvent::Clock(node, ahead)));
                 self.say_hello(peer);
@@ -185,26 +191,45 @@ impl Network {
             && let Some(Refusal { peer, reason }) = Refusal::find(error).cloned()
         {
             let hopeless = self.peers.refused(address);
-            self.events.push_back(NetEvent::Misfit { peer, reason, hopeless });
+            self.on_misfit(peer, reason, hopeless);
             return;
         }
         self.peers.failed(address);
-        if self.peers.is_given(address) && !self.told_unreachable {
-            self.told_unreachable = true;
-            let reason = match why {
-                TransportError::MultiaddrNotSupported(_) => "this form of address is not supported".into(),
-                TransportError::Other(error) => root_cause(error),
-            };
-            let told = format!("no answer from {address} yet ({reason}); trying on");
+        if !self.peers.is_given(address) {
+            return;
+        }
+        let (reason, key_differs) = match why {
+            TransportError::MultiaddrNotSupported(_) => ("this form of address is not supported".into(), false),
+            TransportError::Other(error) => {
+                let reason = root_cause(error);
+                let answered = is_gibberish(error) || (self.private && !reason.contains("refused"));
+                (reason, answered)
+            }
+        };
+        let hint = if key_differs { OTHER_KEY } else { "" };
+        // However differently one cause ends each time.
+        if self.told_unreachable.is_news(address, hint, Instant::now()) {
+            let told = format!("no answer from {address} yet ({reason}); trying on{hint}");
             self.events.push_back(NetEvent::Unreachable(told));
         }
     }
 
-    pub(super) fn on_caller_error(&mut self, error: &ListenError) {
-        if let ListenError::Transport(TransportError::Other(error)) = error
-            && let Some(Refusal { peer, reason }) = Refusal::find(error).cloned()
+    pub(super) fn on_caller_error(&mut self, from: &Multiaddr, error: &ListenError) {
+        let ListenError::Transport(TransportError::Other(error)) = error else { return };
+        if let Some(Refusal { peer, reason }) = Refusal::find(error).cloned() {
+            self.on_misfit(peer, reason, false);
+        } else if let Some(ip) = ip(from).filter(|_| is_gibberish(error))
+            && self.told.is_news(&ip, OTHER_KEY, Instant::now())
         {
-            self.events.push_back(NetEvent::Misfit { peer, reason, hopeless: false });
+            let told = format!("who has called from {ip} was not understood ({}){OTHER_KEY}", root_cause(error));
+            self.events.push_back(NetEvent::Notice(told));
+        }
+    }
+
+    /// Tells that a peer was refused, or has refused this node, unless that is known.
+    fn on_misfit(&mut self, peer: PeerId, reason: String, hopeless: bool) {
+        if self.told.is_news(&peer, &reason, Instant::now()) || hopeless {
+            self.events.push_back(NetEvent::Misfit { peer, reason, hopeless });
         }
     }
 }

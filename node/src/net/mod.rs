@@ -33,6 +33,7 @@ mod swarm;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod told;
 mod traffic;
 mod transport;
 

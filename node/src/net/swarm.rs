@@ -13,6 +13,7 @@ use super::{
     reach::Reach,
     requests::Asking,
     revoked::Revoked,
+    told::Told,
     topic, transport,
 };
 use anyhow::bail;
@@ -67,7 +68,11 @@ pub struct Network {
     judging: BTreeMap<Ticket, (MessageId, PeerId)>,
     pub(super) asking: Asking,
     next_ticket: Ticket,
-    pub(super) told_unreachable: bool,
+    /// What was told of those who do not come in, and of those who are not reached.
+    pub(super) told: Told,
+    pub(super) told_unreachable: Told,
+    /// Whether there is a pre-shared key.
+    pub(super) private: bool,
 }
 
 impl Network {
@@ -117,7 +122,9 @@ impl Network {
             judging: BTreeMap::new(),
             asking: Asking::default(),
             next_ticket: 0,
-            told_unreachable: false,
+            told: Told::default(),
+            told_unreachable: Told::default(),
+            private: settings.psk.is_some(),
         };
         network.listen(&settings)?;
         Ok(network)
@@ -241,7 +248,9 @@ impl Network {
                 self.on_closed(peer_id, connection_id, cause.as_ref());
             }
             SwarmEvent::OutgoingConnectionError { error, .. } => self.on_dial_error(&error),
-            SwarmEvent::IncomingConnectionError { error, .. } => self.on_caller_error(&error),
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.on_caller_error(&send_back_addr, &error);
+            }
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             _ => {}
         }

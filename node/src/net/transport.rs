@@ -12,7 +12,7 @@ use libp2p::{
     core::{
         muxing::StreamMuxerBox,
         transport::{Boxed, OptionalTransport, timeout::TransportTimeout},
-        upgrade::Version,
+        upgrade::{NegotiationError, Version},
     },
     dns,
     futures::{AsyncRead, AsyncWrite, future::Either},
@@ -22,7 +22,7 @@ use libp2p::{
     pnet::{PnetConfig, PreSharedKey},
     quic, relay, tcp, yamux,
 };
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 /// A connection that is secure and multiplexed.
 pub(super) type Secure = (PeerId, StreamMuxerBox);
@@ -62,6 +62,11 @@ pub(super) fn build(
         BandwidthTransport::new(all, registry).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     let timed = TransportTimeout::new(counted, CONNECT_TIMEOUT).boxed();
     Ok((gated(timed, door, gate::TIME_MAX), relay_client))
+}
+
+/// Whether a connection was made, and what came over it was not how a node begins: noise, by its name.
+pub(super) fn is_gibberish(error: &(dyn Error + 'static)) -> bool {
+    error.is::<NegotiationError>() || error.is::<noise::Error>() || error.source().is_some_and(is_gibberish)
 }
 
 /// Puts the gate before a transport.

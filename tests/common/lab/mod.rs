@@ -120,7 +120,7 @@ impl Lab {
     }
 
     /// The test's own address in the lab.
-    fn own_address(&self) -> Ipv4Addr {
+    pub(crate) fn own_address(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.subnet, 254)
     }
 
@@ -148,6 +148,11 @@ impl Lab {
     /// Puts it back.
     pub(crate) fn heal(&self, host: usize) {
         self.switch().cut(host, false);
+    }
+
+    /// Cuts what is between two hosts; others still reach both.
+    pub(crate) fn part(&self, one: usize, other: usize) {
+        self.switch().part(one, other);
     }
 
     /// Lets hosts reach those of their own side only; who is on none reaches all who are on none.

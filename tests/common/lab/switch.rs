@@ -37,6 +37,8 @@ type Parcel = (Instant, u64, usize, Vec<u8>);
 struct Ways {
     wire: Wire,
     cut: BTreeSet<usize>,
+    /// Pairs of cards between which nothing goes, the lower first.
+    apart: BTreeSet<(usize, usize)>,
     sides: BTreeMap<usize, usize>,
     /// When each card has sent what it was given.
     idle: BTreeMap<usize, Instant>,
@@ -51,7 +53,8 @@ impl Ways {
     /// When a packet sent now arrives, if it does.
     fn arrival(&mut self, from: usize, to: usize, bytes: usize, now: Instant) -> Option<Instant> {
         let side = |card| self.sides.get(&card);
-        if self.cut.contains(&from) || self.cut.contains(&to) || side(from) != side(to) {
+        let apart = self.apart.contains(&(from.min(to), from.max(to)));
+        if apart || self.cut.contains(&from) || self.cut.contains(&to) || side(from) != side(to) {
             return None;
         }
         if self.wire.loss > 0.0 && self.chance.random_bool(self.wire.loss) {
@@ -137,6 +140,7 @@ impl Switch {
         let ways = Ways {
             wire: Wire::default(),
             cut: BTreeSet::new(),
+            apart: BTreeSet::new(),
             sides: BTreeMap::new(),
             idle: BTreeMap::new(),
             last: BTreeMap::new(),
@@ -164,6 +168,10 @@ impl Switch {
             true => ways.cut.insert(host),
             false => ways.cut.remove(&host),
         };
+    }
+
+    pub(super) fn part(&self, one: usize, other: usize) {
+        self.0.ways().apart.insert((one.min(other), one.max(other)));
     }
 
     pub(super) fn split(&self, sides: &[&[usize]]) {
