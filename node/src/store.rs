@@ -48,6 +48,9 @@ const CHECKPOINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("check
 /// The step's height -> its seal.
 const SEALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("seals");
 
+/// What the database may keep of itself in memory: what nodes read of it they keep anyway (redb's default: 1 GiB).
+const CACHE_BYTES: usize = 4 << 20;
+
 /// A node's state folder, open. Only one process can hold it.
 pub struct Store {
     folder: PathBuf,
@@ -76,7 +79,7 @@ impl Store {
         fs::create_dir_all(folder).with_context(|| format!("cannot make the state folder {}", folder.display()))?;
         let path = folder.join("ledger.redb");
         found_ledger(folder, &path).with_context(|| format!("cannot make {}", path.display()))?;
-        let ledger = Database::open(&path).map_err(|error| match error {
+        let ledger = Database::builder().set_cache_size(CACHE_BYTES).open(&path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
                 anyhow::anyhow!(
                     "the state folder {} is in use by another node; give this one a --state of its own",
