@@ -8,6 +8,7 @@
 //! one height a step, run by the state machine of the Malachite engine ([`Engine`]).
 
 mod engine;
+mod heights;
 
 pub use engine::{Act, Engine};
 
