@@ -124,10 +124,10 @@ pub fn quick(state: &Path, config: &NodeConfig) -> Vec<Finding> {
     let patient = Patient::new(state, config.clone());
     // Where there is no key yet one is made, and the node itself says what is wrong with a damaged one.
     let key = patient.identity.is_some().then(|| folder::key(&patient));
-    // One that has expired is the node's own last word.
-    let membership = Some(folder::membership(&patient)).filter(|finding| finding.severity < Severity::Error);
-    let rest = [folder::clock(&patient), machine::disk(&patient), machine::memory(&patient)];
-    let all = key.into_iter().chain(membership).chain(rest);
+    // What it cannot run with is the node's own last word: a membership that has expired, a disk that cannot be written.
+    let own = [folder::membership(&patient), machine::disk(&patient)];
+    let own = own.into_iter().filter(|finding| finding.severity < Severity::Error);
+    let all = key.into_iter().chain(own).chain([folder::clock(&patient), machine::memory(&patient)]);
     all.filter(|finding| finding.severity >= Severity::Warning).collect()
 }
 
