@@ -297,9 +297,8 @@ fn no_tempest_breaks_what_must_never_break() {
     assert!(finished >= 40);
 }
 
-/// `cargo test --release -p heterotune-scenarios nor_do_a_thousand -- --ignored --nocapture`
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes; cargo test --release -p heterotune-scenarios nor_do_a_thousand -- --ignored --nocapture"]
 fn nor_do_a_thousand() {
     println!("{} of 1,000 have sealed all rounds", weather(0..1_000));
 }
