@@ -14,6 +14,8 @@ mod members;
 mod nat;
 #[path = "hosts/pieces.rs"]
 mod pieces;
+#[path = "hosts/refusals.rs"]
+mod refusals;
 #[path = "hosts/restored.rs"]
 mod restored;
 #[path = "hosts/upnp.rs"]

@@ -11,13 +11,15 @@ mod host;
 #[path = "join/refusals.rs"]
 mod refusals;
 
-use common::process::{Node, Process, events, has, heterotune, wait_for};
+use common::{
+    gate::is_misfit,
+    process::{Node, Process, events, has, heterotune, wait_for},
+};
 use desk::refuses_with_status;
 use heterotune::invite::Invite;
 use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::admission::{Admission, Membership};
 use host::{Host, charter_new, kill, stdout};
-use refusals::is_misfit;
 use serde_json::Value;
 use std::{fs, path::Path};
 

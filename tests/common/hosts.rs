@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// The port that nodes listen on.
@@ -72,12 +73,24 @@ impl Hosts {
         let command = self.lab.on(host, Path::new(heterotune().get_program()));
         let node = Node::start_with(command, &self.state(host), |command| {
             command.arg("--charter").arg(self.home.join("charter.toml"));
-            command.arg("--data").arg(self.folder("data", host));
-            command.arg("--backbone").arg(backbone(self.backbones[host % self.backbones.len()]));
-            command.args(["--listen", &format!("/ip4/0.0.0.0/tcp/{PORT}"), "--threads", "1", "--steps", "1"]);
+            self.settings(host, command);
             command.args(peers.iter().flat_map(|peer| ["--peer".into(), self.address(*peer)])).args(flags);
         });
         self.nodes.insert(host, node);
+    }
+
+    /// Starts a host's node by an invite.
+    pub(crate) fn join(&mut self, host: usize, invite: &str) {
+        let mut command = self.lab.on(host, Path::new(heterotune().get_program()));
+        command.args(["join", invite, "--state"]).arg(self.state(host));
+        self.settings(host, &mut command);
+        self.nodes.insert(host, Node::of(command, &self.state(host)));
+    }
+
+    fn settings(&self, host: usize, command: &mut Command) {
+        command.arg("--data").arg(self.folder("data", host));
+        command.arg("--backbone").arg(backbone(self.backbones[host % self.backbones.len()]));
+        command.args(["--listen", &format!("/ip4/0.0.0.0/tcp/{PORT}"), "--threads", "1", "--steps", "1"]);
     }
 
     /// What a host's node has logged, in all its lives.

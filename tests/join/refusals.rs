@@ -1,46 +1,16 @@
 //! Who is not let in, and that both sides are told why.
 
 use super::host::{Host, charter_new, stdout};
-use crate::common::process::{Node, events, has, wait_for};
-use futures::{AsyncReadExt, AsyncWriteExt, future};
-use heterotune::{
-    config::read_charter,
-    folder::read_identity,
-    invite::Invite,
-    net::{NetEvent, Network, Settings, keypair, peer_id},
+use crate::common::{
+    gate::{greeted, greeting_to_come, is_misfit, of_the_next_version, turned_away},
+    process::{events, has, wait_for},
 };
+use heterotune::{config::read_charter, folder::read_identity, invite::Invite, net::peer_id};
 use heterotune_crypto::Identity;
-use heterotune_protocol::{admission::Membership, limits::PROTOCOL_VERSION, message::Context, wire};
-use libp2p::{
-    Multiaddr, Transport,
-    core::{
-        Endpoint,
-        muxing::StreamMuxerExt,
-        transport::{DialOpts, PortUse},
-        upgrade::Version,
-    },
-    noise, tcp, yamux,
-};
+use heterotune_protocol::{admission::Membership, message::Context};
+use libp2p::Multiaddr;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    fs,
-    future::poll_fn,
-    net::TcpListener,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, SystemTime},
-};
-
-/// Longer than any peer takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits for the log to hold a refusal with these words.
-pub(crate) fn is_misfit(node: &mut Node, words: &str) -> Value {
-    let reason = |event: &Value| event["reason"].as_str().is_some_and(|reason| reason.contains(words));
-    node.wait_for(words, |event| has(event, "misfit", None) && reason(event))
-}
+use std::{fs, net::TcpListener, sync::Arc, time::SystemTime};
 
 /// A network of one that invites, and what makes it.
 fn inviting(home: &std::path::Path) -> (Host, Arc<Context>) {
@@ -49,51 +19,6 @@ fn inviting(home: &std::path::Path) -> (Host, Arc<Context>) {
     charter_new(&host, &["--admission", "invited", "--rounds", "0"]);
     let charter = read_charter(&host.state.join("charter.toml")).unwrap();
     (host, Arc::new(Context::new(charter).unwrap()))
-}
-
-/// What a peer that has the charter, and nothing else, is told at the gate.
-async fn turned_away(identity: &Identity, context: &Arc<Context>, address: &str) -> String {
-    let settings = Settings { bootstrap: vec![address.parse().unwrap()], ..Settings::default() };
-    let mut network = Network::new(identity, context.clone(), settings).unwrap();
-    network.tick();
-    let told = async {
-        loop {
-            match network.next().await {
-                NetEvent::Misfit { reason, .. } => return reason,
-                NetEvent::Connected(..) => panic!("it was let in"),
-                _ => {}
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, told).await.unwrap()
-}
-
-/// All that a node says at the gate to a peer that greets it with these bytes.
-async fn greeted(greeting: &[u8], identity: &Identity, address: &str) -> Vec<u8> {
-    let raw = tcp::tokio::Transport::new(tcp::Config::default()).upgrade(Version::V1);
-    let secure = raw.authenticate(noise::Config::new(&keypair(identity).unwrap()).unwrap());
-    let mut transport = secure.multiplex(yamux::Config::default()).boxed();
-    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-    let (_, mut connection) = transport.dial(address.parse().unwrap(), options).unwrap().await.unwrap();
-    let mut stream = poll_fn(|context| connection.poll_outbound_unpin(context)).await.unwrap();
-    let exchange = pin!(async {
-        let frame = [&u32::try_from(greeting.len()).unwrap().to_be_bytes(), greeting].concat();
-        stream.write_all(&frame).await.unwrap();
-        stream.flush().await.unwrap();
-        let mut said = Vec::new();
-        // It may hang up as it likes.
-        let _ = stream.read_to_end(&mut said).await;
-        said
-    });
-    let moved_on = poll_fn(|context| {
-        while let Poll::Ready(Ok(_)) = connection.poll_unpin(context) {}
-        Poll::<()>::Pending
-    });
-    let both = future::select(exchange, moved_on);
-    match tokio::time::timeout(PATIENCE, both).await.unwrap() {
-        future::Either::Left((said, _)) => said,
-        future::Either::Right(_) => unreachable!(),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,11 +35,9 @@ async fn a_stranger_is_told_each_time_and_the_log_once() {
     }
     is_misfit(&mut node, &words);
 
-    // The same peer, and another reason: a version to come, with a field that this one does not know.
-    let greeting = wire::encode(&BTreeMap::from([("colour", 3), ("version", PROTOCOL_VERSION + 1)]), 64).unwrap();
-    let said = greeted(&greeting, &stranger, &address).await;
-    let (theirs, ours) = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION);
-    let words = format!("it speaks version {theirs} of the protocol and this node version {ours}; update the older");
+    // The same peer, and another reason.
+    let said = greeted(&greeting_to_come(), &stranger, &address).await;
+    let words = of_the_next_version();
     assert!(String::from_utf8_lossy(&said).contains(&words), "{}", String::from_utf8_lossy(&said));
     is_misfit(&mut node, &words);
     let peer = peer_id(&stranger.id()).unwrap().to_string();
