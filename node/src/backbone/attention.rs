@@ -37,11 +37,11 @@ impl Attention {
     pub(super) fn forward(&self, x: &Tensor, lengths: Option<&Arc<[usize]>>) -> Computed<Tensor> {
         let (inputs, tokens, width) = x.dims3()?;
         let size = width / self.heads;
-        let split = |y: Tensor| y.reshape((inputs, tokens, self.heads, size))?.transpose(1, 2);
+        let split = |y: Tensor| y.reshape((inputs, tokens, self.heads, size));
         let query = split(self.query.forward(x)?)?;
         let (key, value) = (split(self.key.forward(x)?)?, split(self.value.forward(x)?)?);
         let attention = ops::Attention { scale: (size as f32).powf(-0.5), ..Default::default() };
         let seen = attention.forward(&query, &key, &value, lengths)?;
-        self.output.forward(&seen.transpose(1, 2)?.reshape((inputs, tokens, width))?)
+        self.output.forward(&seen.reshape((inputs, tokens, width))?)
     }
 }

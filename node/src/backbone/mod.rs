@@ -5,6 +5,7 @@ mod attention;
 mod classifier;
 mod decoder;
 mod encoder;
+pub(crate) mod made;
 mod processor;
 mod vision;
 mod weights;
@@ -13,7 +14,7 @@ pub use decoder::{Decoder, Past};
 pub(crate) use encoder::{Config as EncoderConfig, Encoder};
 pub use processor::{Pixels, Processor, Resample, Resize, processor};
 pub use vision::{Config, Vit};
-pub use weights::Weights;
+pub use weights::{Embedding, Weights};
 
 use crate::ops::{LayerNorm, Linear};
 use candle_core::{Device, Result as Computed, Tensor, bail};
@@ -160,9 +161,19 @@ pub enum Head {
     Classes(Vec<String>),
 }
 
+/// A vocabulary's head, and what it reads: the logits are W x, or softcap tanh(W x / softcap).
+pub struct Reading {
+    /// x `[n, tokens, d]`.
+    pub values: Tensor,
+    /// W `[vocabulary, d]`.
+    pub weight: Tensor,
+    /// See there.
+    pub softcap: Option<f64>,
+}
+
 /// A frozen model as adapters see it: an embedding, a stack of blocks, a way to pool tokens, and the head that it was
 /// trained with.
-pub trait Backbone: Send {
+pub trait Backbone: Send + Sync {
     /// The family, as `config.json` calls it.
     fn model_type(&self) -> &str;
 
@@ -210,6 +221,14 @@ pub trait Backbone: Send {
     /// A hidden state of another shape, or a backbone without a head.
     fn logits(&self, _hidden: &Hidden) -> Computed<Tensor> {
         bail!("the backbone has no head")
+    }
+
+    /// What the logits of a [`Head::Vocabulary`] are made from, for those who do not want them all at once.
+    ///
+    /// # Errors
+    /// A hidden state of another shape, or a backbone without such a head.
+    fn reading(&self, _hidden: &Hidden) -> Computed<Reading> {
+        bail!("the backbone has no head for tokens")
     }
 
     /// As [`Backbone::block`] for tokens that come after those whose keys and values `past` holds; afterwards it holds
@@ -311,6 +330,14 @@ pub trait Source {
         let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[outputs])).transpose()?;
         Ok(Linear::new(weight, bias)?)
+    }
+
+    /// The tensor of that name, `[vocabulary, d]`, of which single rows will be asked for.
+    ///
+    /// # Errors
+    /// As [`Source::tensor`].
+    fn embedding(&mut self, name: &str, (rows, width): (usize, usize)) -> Result<Embedding, Self::Error> {
+        Ok(Embedding::Dense(self.tensor(name, &[rows, width])?))
     }
 
     /// Rows of the matrix `name`.weight of these dimensions (outputs, inputs) as a map without bias: some families keep

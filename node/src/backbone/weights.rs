@@ -1,4 +1,4 @@
-//! Weights from safetensors files, mapped into memory and checked one by one.
+//! Weights from safetensors files, read and checked one by one.
 
 use super::{BackboneError, Precision, Source, parse, read_text};
 use crate::ops::{Linear, Packed};
@@ -12,8 +12,11 @@ use serde::Deserialize;
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
+    io,
     ops::Range,
+    os::unix::fs::FileExt,
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 /// One safetensors file, or several with an index.
@@ -94,6 +97,52 @@ impl Weights {
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor, BackboneError> {
+        let (matrix, part, rows) = self.locate(name, shape, rows)?;
+        let mut values = Vec::with_capacity(part.iter().product());
+        self.each(name, &matrix, rows, |some| values.extend_from_slice(some))?;
+        Ok(Tensor::from_vec(values, part, &Device::Cpu)?)
+    }
+
+    /// The rows of a matrix `[rows, d]` that stay on the disk until they are asked for. All are read once, and checked.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn embedding(&self, name: &str, (rows, width): (usize, usize)) -> Result<Embedding, BackboneError> {
+        let (matrix, _, all) = self.locate(name, &[rows, width], 0..rows)?;
+        self.each(name, &matrix, all, |_| ())?;
+        Ok(Embedding::OnDisk(matrix))
+    }
+
+    /// Calls `each` with some values after others of some rows.
+    fn each(
+        &self,
+        name: &str,
+        matrix: &OnDisk,
+        rows: Range<usize>,
+        mut each: impl FnMut(&[f32]),
+    ) -> Result<(), BackboneError> {
+        let path = || self.find(name).map_or(&self.path, |(shard, _)| &shard.path);
+        let (mut at, end) = (rows.start * matrix.row, rows.end * matrix.row);
+        while at < end {
+            let count = PIECE.min(end - at);
+            let some =
+                matrix.values(at, count).map_err(|error| refuse(path(), name, format!("can't be read ({error})")))?;
+            if !some.iter().all(|value| value.is_finite()) {
+                return Err(refuse(path(), name, "holds a value that is not a finite number"));
+            }
+            each(&some);
+            at += count;
+        }
+        Ok(())
+    }
+
+    /// Where some rows of a tensor are, and their shape.
+    fn locate(
+        &self,
+        name: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<(OnDisk, Vec<usize>, Range<usize>), BackboneError> {
         let (shard, info) = self.find(name).ok_or_else(|| refuse(&self.path, name, "is missing"))?;
         let refuse = |problem: String| refuse(&shard.path, name, problem);
         if info.shape != shape {
@@ -105,17 +154,14 @@ impl Weights {
             Dtype::BF16 => DType::BF16,
             other => return Err(refuse(format!("is of type {other:?}, but only F32, F16 and BF16 are read"))),
         };
+        if rows.start > rows.end || rows.end > shape.first().copied().unwrap_or(1) {
+            return Err(refuse(format!("has no rows {rows:?}")));
+        }
         let mut part = shape.to_vec();
         part.first_mut().into_iter().for_each(|first| *first = rows.len());
-        let row = part.iter().skip(1).product::<usize>() * dtype.size_in_bytes();
-        let start = shard.start + info.data_offsets.0 + rows.start * row;
-        let bytes = shard.bytes.get(start..start + rows.len() * row);
-        let bytes = bytes.ok_or_else(|| refuse(format!("has no rows {rows:?}")))?;
-        let tensor = Tensor::from_raw_buffer(bytes, dtype, &part, &Device::Cpu)?.to_dtype(DType::F32)?;
-        if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
-            return Err(refuse("holds a value that is not a finite number".into()));
-        }
-        Ok(tensor)
+        let row = part.iter().skip(1).product::<usize>();
+        let matrix = OnDisk { file: shard.file.clone(), start: shard.start + info.data_offsets.0, dtype, row };
+        Ok((matrix, part, rows))
     }
 
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
@@ -128,10 +174,64 @@ fn refuse(path: &Path, tensor: &str, problem: impl Into<String>) -> BackboneErro
     BackboneError::Tensor { path: path.into(), tensor: tensor.into(), problem: problem.into() }
 }
 
+/// Values that are read at once.
+const PIECE: usize = 1 << 18;
+
+/// A matrix in a file.
+#[derive(Clone, Debug)]
+pub struct OnDisk {
+    file: Arc<File>,
+    /// The first value's place, in bytes.
+    start: usize,
+    dtype: DType,
+    /// Values of a row.
+    row: usize,
+}
+
+impl OnDisk {
+    /// Some values, from the one with this number on.
+    fn values(&self, first: usize, count: usize) -> io::Result<Vec<f32>> {
+        let size = self.dtype.size_in_bytes();
+        let mut bytes = vec![0; count * size];
+        self.file.read_exact_at(&mut bytes, (self.start + first * size) as u64)?;
+        let values = Tensor::from_raw_buffer(&bytes, self.dtype, &[count], &Device::Cpu);
+        values.and_then(|values| values.to_dtype(DType::F32)?.to_vec1()).map_err(io::Error::other)
+    }
+}
+
+/// What stands for each token, `[vocabulary, d]`.
+pub enum Embedding {
+    /// All of it, in memory.
+    Dense(Tensor),
+    /// In the model's file: a text asks for few rows of many, and the system keeps those in its cache, for all nodes of a
+    /// host together.
+    OnDisk(OnDisk),
+}
+
+impl Embedding {
+    /// The rows of some tokens, `[ids, d]`.
+    ///
+    /// # Errors
+    /// A file that can't be read any more.
+    pub fn rows(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(tensor) => tensor.index_select(ids, 0),
+            Self::OnDisk(matrix) => {
+                let ids = ids.to_vec1::<u32>()?;
+                let mut values = Vec::with_capacity(ids.len() * matrix.row);
+                for id in &ids {
+                    values.extend(matrix.values(*id as usize * matrix.row, matrix.row)?);
+                }
+                Tensor::from_vec(values, (ids.len(), matrix.row), &Device::Cpu)
+            }
+        }
+    }
+}
+
 /// One file.
 struct Shard {
     path: PathBuf,
-    bytes: Mmap,
+    file: Arc<File>,
     /// Where the tensors' bytes begin.
     start: usize,
     metadata: Metadata,
@@ -141,19 +241,21 @@ impl Shard {
     fn open(path: &Path) -> Result<Self, BackboneError> {
         let refuse = |error: std::io::Error| BackboneError::file(path, format!("can't be read ({error})"));
         let file = File::open(path).map_err(refuse)?;
-        let bytes = map(&file).map_err(refuse)?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
-            BackboneError::file(path, format!("is not a whole safetensors file ({error}); download it anew"))
-        })?;
+        let (header, metadata) = {
+            let bytes = map(&file).map_err(refuse)?;
+            SafeTensors::read_metadata(&bytes).map_err(|error| {
+                BackboneError::file(path, format!("is not a whole safetensors file ({error}); download it anew"))
+            })?
+        };
         // Before the header stands its length, in 8 bytes.
-        Ok(Self { path: path.into(), start: 8 + header, bytes, metadata })
+        Ok(Self { path: path.into(), file: file.into(), start: 8 + header, metadata })
     }
 }
 
-/// SAFETY: the map is read only and private to this process. Who cuts the file off while its tensors are being read
-/// ends the process (SIGBUS); that is the price of not copying weights that are larger than the memory.
+/// SAFETY: the map is read only and private to this process, and gone as soon as the header at its beginning was read,
+/// which is checked against the file's length. Who cuts the file off in that moment ends the process (SIGBUS).
 #[allow(unsafe_code)]
-fn map(file: &File) -> std::io::Result<Mmap> {
+fn map(file: &File) -> io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
@@ -245,6 +347,11 @@ impl Source for Model<'_> {
 
     fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) -> Result<Linear, BackboneError> {
         self.part(name, (outputs, inputs), 0..outputs, bias)
+    }
+
+    fn embedding(&mut self, name: &str, dims: (usize, usize)) -> Result<Embedding, BackboneError> {
+        self.parameters += dims.0 * dims.1;
+        self.weights.embedding(&format!("{}{name}", self.prefix), dims)
     }
 
     fn linear_rows(&mut self, name: &str, dims: (usize, usize), rows: Range<usize>) -> Result<Linear, BackboneError> {

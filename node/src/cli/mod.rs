@@ -1,6 +1,7 @@
 //! The command line: a verb a file.
 
 mod bans;
+mod bench;
 mod charter;
 mod doctor;
 mod export;
@@ -21,7 +22,7 @@ mod state;
 mod status;
 mod using;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 /// Fine-tune together, peer to peer: every node keeps its own model and its own data, and all share small adapters.
@@ -85,6 +86,9 @@ enum Verb {
     Export(export::Flags),
     /// Show what tells a backbone's tokenizer from others.
     Tokenizer(using::TokenizerFlags),
+    /// Measure how fast the parts of a node are on this machine, and how much memory they take.
+    #[command(subcommand)]
+    Bench(bench::Verb),
     /// Make backbones from unlabelled images or texts, as a recipe file describes them.
     Pretrain(pretrain::Flags),
 }
@@ -116,7 +120,17 @@ impl Cli {
             Verb::Generate(flags) => generate::run(&flags),
             Verb::Export(flags) => export::run(&flags),
             Verb::Tokenizer(flags) => using::tokenizer(&flags),
+            Verb::Bench(verb) => bench::run(&verb),
             Verb::Pretrain(flags) => pretrain::run(&flags),
         }
     }
+}
+
+/// Starts the threads that compute; all cores without a number.
+fn settle_threads(threads: Option<usize>) -> Result<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or(cores).max(1);
+    // candle's kernels run on rayon's global pool, which reads its size once, here.
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start compute threads")?;
+    Ok(threads)
 }

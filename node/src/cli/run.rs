@@ -69,10 +69,7 @@ pub(super) fn start(state: PathBuf, charter: Option<PathBuf>, flags: NodeConfig,
     if scenario.is_none() {
         doctor::quick(&state, &config).iter().for_each(|finding| console.warn(&finding.to_string()));
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = config.threads.unwrap_or(cores).max(1);
-    // candle's kernels run on rayon's global pool, which reads its size once, here.
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start compute threads")?;
+    let threads = super::settle_threads(config.threads)?;
     let options = Options {
         charter: charter.unwrap_or(kept),
         frozen: config.frozen(),

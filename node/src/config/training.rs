@@ -48,6 +48,13 @@ pub struct Training {
     /// Language models: do not join texts, but cut each off at --length.
     #[arg(long = "no-pack", num_args = 0, default_missing_value = "false")]
     pub pack: Option<bool>,
+    /// Do not keep what the frozen blocks before the first slot make of the samples: less memory, slower steps.
+    #[arg(long = "no-cache", num_args = 0, default_missing_value = "false")]
+    pub cache: Option<bool>,
+    /// Gradient checkpointing: keep only what goes into each block, and compute the rest again on the way back. Much less
+    /// memory, steps about a third slower.
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    pub checkpoint: Option<bool>,
     /// Seeds the order of the training samples [default: 0].
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -70,6 +77,8 @@ impl Training {
             decay: self.decay.or(other.decay),
             length: self.length.or(other.length),
             pack: self.pack.or(other.pack),
+            cache: self.cache.or(other.cache),
+            checkpoint: self.checkpoint.or(other.checkpoint),
             seed: self.seed.or(other.seed),
         }
     }
@@ -91,6 +100,8 @@ impl Training {
             decay: self.decay.unwrap_or(usual.decay),
             length: self.length.unwrap_or(usual.length),
             pack: self.pack.unwrap_or(usual.pack),
+            cache: self.cache.unwrap_or(usual.cache),
+            checkpoint: self.checkpoint.unwrap_or(usual.checkpoint),
             seed: self.seed.unwrap_or(usual.seed),
         }
     }

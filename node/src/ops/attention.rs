@@ -1,7 +1,13 @@
 //! Scaled dot-product attention (<https://arxiv.org/abs/1706.03762>) as one operation. Its weights are never kept: the
 //! backward pass makes them again, some queries at a time.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, backend::BackendStorage, bail};
+use super::{
+    product::{Into, View, multiply},
+    values,
+    vector::{dot, exp, largest, sum, tanh, wide},
+    with_values,
+};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::{ops::Range, sync::Arc};
 
@@ -28,8 +34,8 @@ impl Default for Attention {
 }
 
 impl Attention {
-    /// Every query's mean of the values, weighted by the softmax of its scores: from `query` `[n, heads, queries, d]`
-    /// and `key` and `value` `[n, groups, keys, d]` to `[n, heads, queries, d]`. Heads share keys in `groups`
+    /// Every query's mean of the values, weighted by the softmax of its scores: from `query` `[n, queries, heads, d]`
+    /// and `key` and `value` `[n, keys, groups, d]` to `[n, queries, heads, d]`. Heads share keys in `groups`
     /// (<https://arxiv.org/abs/2305.13245>). Of input i, only the first `lengths[i]` keys count, all where there are no
     /// lengths. A query that sees nothing gets zeros.
     ///
@@ -65,7 +71,7 @@ struct Sizes {
 impl Sizes {
     fn new(query: &[usize], key: &[usize], value: &[usize]) -> Result<Self> {
         match (query, key) {
-            (&[inputs, heads, queries, width], &[inputs_of_keys, groups, keys, width_of_keys])
+            (&[inputs, queries, heads, width], &[inputs_of_keys, keys, groups, width_of_keys])
                 if key == value
                     && (inputs, width) == (inputs_of_keys, width_of_keys)
                     && groups > 0
@@ -78,88 +84,93 @@ impl Sizes {
         }
     }
 
-    /// Values of one head's queries.
+    /// Values of all heads of a query.
+    fn of_query(self) -> usize {
+        self.heads * self.width
+    }
+
+    /// Values of all groups of a key.
+    fn of_key(self) -> usize {
+        self.groups * self.width
+    }
+
+    /// Values of an input's queries.
     fn of_queries(self) -> usize {
-        self.queries * self.width
+        self.queries * self.of_query()
     }
 
-    /// Values of one group's keys.
+    /// Values of an input's keys.
     fn of_keys(self) -> usize {
-        self.keys * self.width
+        self.keys * self.of_key()
     }
 
-    /// Heads that share keys.
-    fn shared(self) -> usize {
-        self.heads / self.groups
+    /// The group whose keys a head sees.
+    fn group(self, head: usize) -> usize {
+        head / (self.heads / self.groups)
     }
 }
 
-/// Some queries of a head, and the keys that any of them sees.
+/// Some queries, and the keys that any of them sees.
 struct Tile {
     queries: Range<usize>,
     keys: Range<usize>,
 }
 
-/// A storage and where the values of interest begin in it.
+/// One input's queries (or what is shaped like them), keys and values.
 #[derive(Clone, Copy)]
-struct Source<'a> {
-    storage: &'a CpuStorage,
-    start: usize,
+struct Input<'a> {
+    sizes: Sizes,
+    index: usize,
+    query: &'a [f32],
+    key: &'a [f32],
+    value: &'a [f32],
 }
 
-impl<'a> Source<'a> {
-    fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
-        match layout.contiguous_offsets() {
-            Some((start, _)) => Ok(Self { storage, start }),
-            None => bail!("attention takes contiguous tensors only"),
-        }
+impl<'a> Input<'a> {
+    fn new(sizes: Sizes, index: usize, [query, key, value]: [&'a [f32]; 3]) -> Self {
+        let part = |all: &'a [f32], size: usize| all.get(index * size..(index + 1) * size).unwrap_or_default();
+        let (key, value) = (part(key, sizes.of_keys()), part(value, sizes.of_keys()));
+        Self { sizes, index, query: part(query, sizes.of_queries()), key, value }
     }
 
-    /// Rows of a matrix that begins at value `offset`.
-    fn rows(self, offset: usize, rows: &Range<usize>, width: usize) -> Matrix<'a> {
-        let start = self.start + offset + rows.start * width;
-        Matrix { storage: self.storage, layout: Layout::contiguous_with_offset((rows.len(), width), start) }
+    /// A head's rows of a tile's queries, in what is shaped like them.
+    fn of_queries(self, all: &'a [f32], tile: &Tile, head: usize) -> View<'a> {
+        rows(all, &tile.queries, self.sizes.of_query(), head, self.sizes.width)
     }
-}
 
-fn source<'a>(storage: &'a Storage, layout: &Layout) -> Result<Source<'a>> {
-    match storage {
-        Storage::Cpu(storage) => Source::new(storage, layout),
-        _ => bail!("attention runs on the CPU only"),
+    fn of_keys(self, all: &'a [f32], tile: &Tile, head: usize) -> View<'a> {
+        rows(all, &tile.keys, self.sizes.of_key(), self.sizes.group(head), self.sizes.width)
     }
 }
 
-struct Matrix<'a> {
-    storage: &'a CpuStorage,
-    layout: Layout,
+/// Rows that are `step` values apart, of each the part with this number.
+fn rows<'a>(all: &'a [f32], rows: &Range<usize>, step: usize, part: usize, width: usize) -> View<'a> {
+    View::columns(all.get(rows.start * step + part * width..).unwrap_or_default(), rows.len(), width, step)
 }
 
-impl<'a> Matrix<'a> {
-    fn whole(storage: &'a CpuStorage, rows: usize, columns: usize) -> Self {
-        Self { storage, layout: Layout::contiguous((rows, columns)) }
-    }
+/// The same to be written to.
+fn rows_mut(all: &mut [f32], first: usize, step: usize, part: usize, width: usize) -> (&mut [f32], usize) {
+    (all.get_mut(first * step + part * width..).unwrap_or_default(), step)
+}
 
-    fn transposed(self) -> Result<Self> {
-        Ok(Self { layout: self.layout.transpose(0, 1)?, ..self })
-    }
-
-    fn times(&self, other: &Self) -> Result<Vec<f32>> {
-        let ((rows, inner), (_, columns)) = (self.layout.shape().dims2()?, other.layout.shape().dims2()?);
-        let product = self.storage.matmul(other.storage, (1, rows, columns, inner), &self.layout, &other.layout)?;
-        match product {
-            CpuStorage::F32(product) => Ok(product),
-            _ => bail!("attention takes f32 only"),
-        }
-    }
+/// Memory for one tile after another.
+#[derive(Default)]
+struct Scratch {
+    weights: Vec<f32>,
+    /// With a softcap, the scores before the softmax.
+    scores: Vec<f32>,
+    gradients: Vec<f32>,
 }
 
 impl Op {
     fn tiles(&self, sizes: Sizes, input: usize) -> impl Iterator<Item = Tile> {
-        (0..sizes.queries).step_by(TILE).filter_map(move |first| {
-            let queries = first..sizes.queries.min(first + TILE);
-            let keys = self.seen(sizes, input, first).start..self.seen(sizes, input, queries.end - 1).end;
-            (!keys.is_empty()).then_some(Tile { queries, keys })
-        })
+        (0..sizes.queries.div_ceil(TILE)).map(move |tile| self.tile(sizes, input, tile))
+    }
+
+    fn tile(&self, sizes: Sizes, input: usize, tile: usize) -> Tile {
+        let queries = tile * TILE..sizes.queries.min((tile + 1) * TILE);
+        let keys = self.seen(sizes, input, queries.start).start..self.seen(sizes, input, queries.end - 1).end;
+        Tile { queries, keys }
     }
 
     /// The keys that a query sees.
@@ -176,95 +187,94 @@ impl Op {
         start.min(end)..end
     }
 
-    /// The weights of a tile `[queries, keys]` and, with a softcap, the scores before the softmax.
-    fn weights(
-        &self,
-        sizes: Sizes,
-        input: usize,
-        tile: &Tile,
-        query: &Matrix<'_>,
-        key: Matrix<'_>,
-    ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
-        let mut weights = query.times(&key.transposed()?)?;
-        weights.iter_mut().for_each(|score| *score *= self.options.scale);
+    /// The weights of a tile's queries `[queries, keys]`, into the scratch.
+    fn weigh(&self, input: Input<'_>, tile: &Tile, head: usize, scratch: &mut Scratch) -> Result<()> {
+        let (sizes, columns) = (input.sizes, tile.keys.len());
+        scratch.weights.resize(tile.queries.len() * columns, 0.0);
+        let (query, key) = (input.of_queries(input.query, tile, head), input.of_keys(input.key, tile, head));
+        multiply((&mut scratch.weights, columns), Into::Set, query, key.t(), false)?;
         if let Some(cap) = self.options.softcap {
-            weights.iter_mut().for_each(|score| *score = cap * (*score / cap).tanh());
+            let factor = self.options.scale / cap;
+            wide(|| scratch.weights.iter_mut().for_each(|score| *score = cap * tanh(*score * factor)));
+            scratch.scores.clone_from(&scratch.weights);
         }
-        let scores = self.options.softcap.map(|_| weights.clone());
-        for (row, query) in weights.chunks_exact_mut(tile.keys.len()).zip(tile.queries.clone()) {
-            let seen = self.seen(sizes, input, query);
-            softmax(row, seen.start - tile.keys.start..seen.end - tile.keys.start);
-        }
-        Ok((weights, scores))
-    }
-
-    /// One head's result.
-    fn head(&self, sizes: Sizes, head: usize, sources: [Source<'_>; 3], y: &mut [f32]) -> Result<()> {
-        let [query, key, value] = sources;
-        let (width, input, shared) = (sizes.width, head / sizes.heads, head / sizes.shared() * sizes.of_keys());
-        for tile in self.tiles(sizes, input) {
-            let query = query.rows(head * sizes.of_queries(), &tile.queries, width);
-            let (weights, _) = self.weights(sizes, input, &tile, &query, key.rows(shared, &tile.keys, width))?;
-            let weights = CpuStorage::F32(weights);
-            let weights = Matrix::whole(&weights, tile.queries.len(), tile.keys.len());
-            let mean = weights.times(&value.rows(shared, &tile.keys, width))?;
-            y.iter_mut().skip(tile.queries.start * width).zip(mean).for_each(|(y, mean)| *y = mean);
+        let scale = if self.options.softcap.is_some() { 1.0 } else { self.options.scale };
+        for (row, query) in scratch.weights.chunks_exact_mut(columns).zip(tile.queries.clone()) {
+            let seen = self.seen(sizes, input.index, query);
+            softmax(row, scale, seen.start - tile.keys.start..seen.end - tile.keys.start);
         }
         Ok(())
     }
 
-    /// The gradients of one group: of its keys, its values and the queries of all its heads. With g the gradient of the
-    /// result and w the weights, those of the scores are w (g v^T - sum(w g v^T)).
-    fn group(&self, sizes: Sizes, group: usize, sources: [Source<'_>; 4], gradients: [&mut [f32]; 3]) -> Result<()> {
-        let [query, key, value, outer] = sources;
+    /// What some queries get, into `y`, which begins at the first of them.
+    fn attend(&self, input: Input<'_>, tile: &Tile, y: &mut [f32]) -> Result<()> {
+        let (sizes, mut scratch) = (input.sizes, Scratch::default());
+        if tile.keys.is_empty() {
+            return Ok(());
+        }
+        for head in 0..sizes.heads {
+            self.weigh(input, tile, head, &mut scratch)?;
+            let weights = View::new(&scratch.weights, tile.queries.len(), tile.keys.len());
+            let value = input.of_keys(input.value, tile, head);
+            multiply(rows_mut(y, 0, sizes.of_query(), head, sizes.width), Into::Set, weights, value, false)?;
+        }
+        Ok(())
+    }
+
+    /// The gradients of one input's queries, keys and values. With g the gradient of the result and w the weights, those
+    /// of the scores are w (g v^T - sum(w g v^T)).
+    fn differentiate(&self, input: Input<'_>, outer: &[f32], gradients: [&mut [f32]; 3]) -> Result<()> {
+        let (sizes, mut scratch) = (input.sizes, Scratch::default());
         let [dquery, dkey, dvalue] = gradients;
-        let (width, input, offset) = (sizes.width, group / sizes.groups, group * sizes.of_keys());
-        for (local, dquery) in dquery.chunks_exact_mut(sizes.of_queries()).enumerate() {
-            let head = (group * sizes.shared() + local) * sizes.of_queries();
-            for tile in self.tiles(sizes, input) {
-                let (rows, columns) = (tile.queries.len(), tile.keys.len());
-                let (query, outer) = (query.rows(head, &tile.queries, width), outer.rows(head, &tile.queries, width));
-                let key = || key.rows(offset, &tile.keys, width);
-                let (weights, scores) = self.weights(sizes, input, &tile, &query, key())?;
-                let mut dscores = outer.times(&value.rows(offset, &tile.keys, width).transposed()?)?;
-                self.through_softmax(&mut dscores, &weights, scores.as_deref(), columns);
-                let (weights, dscores) = (CpuStorage::F32(weights), CpuStorage::F32(dscores));
-                let by_keys = |matrix| Matrix::whole(matrix, rows, columns).transposed();
-                add(dvalue, tile.keys.start * width, &by_keys(&weights)?.times(&outer)?);
-                add(dkey, tile.keys.start * width, &by_keys(&dscores)?.times(&query)?);
-                let dtile = Matrix::whole(&dscores, rows, columns).times(&key())?;
-                add(dquery, tile.queries.start * width, &dtile);
+        let (of_query, of_key, width) = (sizes.of_query(), sizes.of_key(), sizes.width);
+        for tile in self.tiles(sizes, input.index).filter(|tile| !tile.keys.is_empty()) {
+            for head in 0..sizes.heads {
+                self.weigh(input, &tile, head, &mut scratch)?;
+                let (first, group) = (tile.keys.start, sizes.group(head));
+                let (query, outer) = (input.of_queries(input.query, &tile, head), input.of_queries(outer, &tile, head));
+                let (key, value) = (input.of_keys(input.key, &tile, head), input.of_keys(input.value, &tile, head));
+                let columns = tile.keys.len();
+                scratch.gradients.resize(tile.queries.len() * columns, 0.0);
+                multiply((&mut scratch.gradients, columns), Into::Set, outer, value.t(), false)?;
+                self.through_softmax(&mut scratch, columns);
+                let weights = View::new(&scratch.weights, tile.queries.len(), columns);
+                let scores = View::new(&scratch.gradients, tile.queries.len(), columns);
+                multiply(rows_mut(dvalue, first, of_key, group, width), Into::Add, weights.t(), outer, false)?;
+                multiply(rows_mut(dkey, first, of_key, group, width), Into::Add, scores.t(), query, false)?;
+                let to = rows_mut(dquery, tile.queries.start, of_query, head, width);
+                multiply(to, Into::Set, scores, key, false)?;
             }
         }
         Ok(())
     }
 
     /// From the gradients of weights to those of the plain products, in place.
-    fn through_softmax(&self, gradient: &mut [f32], weights: &[f32], scores: Option<&[f32]>, columns: usize) {
-        for (gradient, weights) in gradient.chunks_exact_mut(columns).zip(weights.chunks_exact(columns)) {
-            let mean: f32 = gradient.iter().zip(weights).map(|(g, w)| g * w).sum();
-            gradient.iter_mut().zip(weights).for_each(|(g, w)| *g = self.options.scale * w * (*g - mean));
+    fn through_softmax(&self, scratch: &mut Scratch, columns: usize) {
+        let Scratch { weights, scores, gradients } = scratch;
+        for (gradient, weights) in gradients.chunks_exact_mut(columns).zip(weights.chunks_exact(columns)) {
+            wide(|| {
+                let mean = dot(gradient, weights);
+                gradient.iter_mut().zip(weights).for_each(|(g, w)| *g = self.options.scale * w * (*g - mean));
+            });
         }
-        if let (Some(cap), Some(scores)) = (self.options.softcap, scores) {
-            gradient.iter_mut().zip(scores).for_each(|(g, score)| *g *= 1.0 - (score / cap) * (score / cap));
+        if let Some(cap) = self.options.softcap {
+            gradients.iter_mut().zip(scores).for_each(|(g, score)| *g *= 1.0 - (*score / cap) * (*score / cap));
         }
     }
 }
 
-/// Softmax over a part of a row, in place; the rest becomes 0.
-fn softmax(row: &mut [f32], part: Range<usize>) {
+/// Softmax over a part of a row times `scale`, in place; the rest becomes 0.
+fn softmax(row: &mut [f32], scale: f32, part: Range<usize>) {
     let (before, rest) = row.split_at_mut(part.start);
     let (row, after) = rest.split_at_mut(part.len());
     before.fill(0.0);
     after.fill(0.0);
-    let largest = row.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    row.iter_mut().for_each(|value| *value = (*value - largest).exp());
-    let sum: f32 = row.iter().sum();
-    row.iter_mut().for_each(|value| *value /= sum);
-}
-
-fn add(to: &mut [f32], start: usize, values: &[f32]) {
-    to.iter_mut().skip(start).zip(values).for_each(|(to, value)| *to += value);
+    wide(|| {
+        let largest = largest(row);
+        row.iter_mut().for_each(|value| *value = exp((*value - largest) * scale));
+        let inverse = 1.0 / sum(row);
+        row.iter_mut().for_each(|value| *value *= inverse);
+    });
 }
 
 impl CustomOp3 for Op {
@@ -282,11 +292,13 @@ impl CustomOp3 for Op {
         value_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let sizes = Sizes::new(query_layout.dims(), key_layout.dims(), value_layout.dims())?;
-        let sources =
-            [Source::new(query, query_layout)?, Source::new(key, key_layout)?, Source::new(value, value_layout)?];
-        let mut y = vec![0f32; sizes.inputs * sizes.heads * sizes.of_queries()];
-        let heads = y.par_chunks_mut(sizes.of_queries()).enumerate();
-        heads.try_for_each(|(head, y)| self.head(sizes, head, sources, y))?;
+        let all = [values(query, query_layout)?, values(key, key_layout)?, values(value, value_layout)?];
+        let mut y = vec![0f32; sizes.inputs * sizes.of_queries()];
+        y.par_chunks_mut(sizes.of_queries()).enumerate().try_for_each(|(index, y)| {
+            let input = Input::new(sizes, index, all);
+            let tiles = y.par_chunks_mut(TILE * sizes.of_query()).enumerate();
+            tiles.try_for_each(|(tile, y)| self.attend(input, &self.tile(sizes, index, tile), y))
+        })?;
         Ok((CpuStorage::F32(y), query_layout.shape().clone()))
     }
 
@@ -299,24 +311,25 @@ impl CustomOp3 for Op {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let sizes = Sizes::new(query.dims(), key.dims(), value.dims())?;
-        let tensors = [query.contiguous()?, key.contiguous()?, value.contiguous()?, gradient.contiguous()?];
-        let [query_at, key_at, value_at, gradient_at] = tensors.each_ref().map(Tensor::storage_and_layout);
-        let sources = [
-            source(&query_at.0, query_at.1)?,
-            source(&key_at.0, key_at.1)?,
-            source(&value_at.0, value_at.1)?,
-            source(&gradient_at.0, gradient_at.1)?,
-        ];
         let mut dquery = vec![0f32; query.elem_count()];
         let (mut dkey, mut dvalue) = (vec![0f32; key.elem_count()], vec![0f32; key.elem_count()]);
-        dquery
-            .par_chunks_mut(sizes.shared() * sizes.of_queries())
-            .zip(dkey.par_chunks_mut(sizes.of_keys()))
-            .zip(dvalue.par_chunks_mut(sizes.of_keys()))
-            .enumerate()
-            .try_for_each(|(group, ((dquery, dkey), dvalue))| {
-                self.group(sizes, group, sources, [dquery, dkey, dvalue])
-            })?;
+        let mut of_queries = |query: &[f32], key: &[f32], value: &[f32], outer: &[f32]| {
+            dquery
+                .par_chunks_mut(sizes.of_queries())
+                .zip(dkey.par_chunks_mut(sizes.of_keys()))
+                .zip(dvalue.par_chunks_mut(sizes.of_keys()))
+                .zip(outer.par_chunks(sizes.of_queries()))
+                .enumerate()
+                .try_for_each(|(index, (((dquery, dkey), dvalue), outer))| {
+                    let input = Input::new(sizes, index, [query, key, value]);
+                    self.differentiate(input, outer, [dquery, dkey, dvalue])
+                })
+        };
+        with_values(query, |query| {
+            with_values(key, |key| {
+                with_values(value, |value| with_values(gradient, |outer| of_queries(query, key, value, outer)))
+            })
+        })?;
         let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
         Ok((tensor(dquery, query)?, tensor(dkey, key)?, tensor(dvalue, value)?))
     }

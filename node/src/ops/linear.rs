@@ -1,6 +1,10 @@
 //! The linear map, frozen or trained.
 
-use super::packed::{self, Packed};
+use super::{
+    packed::Packed,
+    product::{Into, View, multiply, product},
+    values, with_values,
+};
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, backend::BackendStorage, bail, op::Add,
 };
@@ -38,6 +42,14 @@ impl Linear {
         Ok(Self { weight: Weight::Packed(weight.into()), bias })
     }
 
+    /// The weight, where it is not packed.
+    pub fn weight(&self) -> Option<&Tensor> {
+        match &self.weight {
+            Weight::Dense(weight) => Some(weight),
+            Weight::Packed(_) => None,
+        }
+    }
+
     /// Maps `[.., in]` to `[.., out]`. A frozen map's backward pass makes the gradient of `x` alone.
     ///
     /// # Errors
@@ -49,9 +61,35 @@ impl Linear {
             Weight::Dense(weight) if weight.track_op() || bias.as_ref().is_some_and(Tensor::track_op) => {
                 plain(&x, weight, bias.as_ref())
             }
-            Weight::Dense(weight) => x.apply_op1(Frozen { weight: weight.clone(), bias }),
-            Weight::Packed(matrix) => x.apply_op1(packed::Frozen { matrix: matrix.clone(), bias }),
+            _ => x.apply_op1(Frozen(self.clone())),
         }
+    }
+
+    /// The map on plain values; none where it is trained.
+    pub(super) fn map(&self) -> Option<Map<'_>> {
+        let trained = |tensor: &Tensor| tensor.track_op();
+        match &self.weight {
+            Weight::Dense(weight) if trained(weight) || self.bias.as_ref().is_some_and(trained) => None,
+            _ => Some(Map(self)),
+        }
+    }
+
+    /// Values of a row that comes out, and of one that goes in.
+    fn dims(&self) -> (usize, usize) {
+        match &self.weight {
+            Weight::Dense(weight) => weight.dims2().unwrap_or_default(),
+            Weight::Packed(matrix) => matrix.dims(),
+        }
+    }
+
+    /// Values of a row that comes out.
+    pub(super) fn outputs(&self) -> usize {
+        self.dims().0
+    }
+
+    /// Values of a row that goes in.
+    pub(super) fn inputs(&self) -> usize {
+        self.dims().1
     }
 }
 
@@ -81,47 +119,96 @@ fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     y.reshape(shape)
 }
 
-/// A contiguous input `[.., in]` as rows, and the shape of what becomes of it, `[.., out]`.
-pub(super) struct Rows {
-    pub(super) rows: usize,
-    /// `[rows, in]`.
-    pub(super) layout: Layout,
-    pub(super) shape: Shape,
-}
+/// A frozen map on plain values in main memory.
+#[derive(Clone, Copy)]
+pub(super) struct Map<'a>(&'a Linear);
 
-impl Rows {
-    pub(super) fn new(layout: &Layout, outputs: usize, inputs: usize) -> Result<Self> {
-        let mut shape = layout.dims().to_vec();
-        let (Some((start, end)), Some(last)) = (layout.contiguous_offsets(), shape.last_mut()) else {
-            bail!("a linear map takes contiguous tensors only");
+impl Map<'_> {
+    pub(super) fn outputs(self) -> usize {
+        self.0.outputs()
+    }
+
+    /// Rows `[rows, in]` to rows `[rows, out]`, behind what is in `y` already.
+    pub(super) fn extend(self, x: &[f32], y: &mut Vec<f32>) -> Result<()> {
+        let (outputs, inputs) = self.0.dims();
+        let (rows, before) = (x.len() / inputs.max(1), y.len());
+        let how = match &self.0.bias {
+            None => Into::Set,
+            Some(bias) => {
+                with_values(bias, |bias| {
+                    (0..rows).for_each(|_| y.extend_from_slice(bias));
+                    Ok(())
+                })?;
+                Into::Add
+            }
         };
-        if *last != inputs {
-            bail!("a linear map from {inputs} to {outputs} values was given {last}");
+        if let (Into::Set, Weight::Dense(weight), 0) = (how, &self.0.weight, before) {
+            let x = View::new(x, rows, inputs);
+            *y = with_values(weight, |weight| product(x, View::new(weight, outputs, inputs).t()))?;
+            return Ok(());
         }
-        *last = outputs;
-        let rows = (end - start) / inputs;
-        Ok(Self { rows, layout: Layout::contiguous_with_offset((rows, inputs), start), shape: shape.into() })
+        y.resize(before + rows * outputs, 0.0);
+        let (_, y) = y.split_at_mut(before);
+        let x = View::new(x, rows, inputs);
+        self.panels(|first, panel, count| {
+            let panel = View::new(panel, count, inputs).t();
+            multiply((y.get_mut(first..).unwrap_or_default(), outputs), how, x, panel, true)
+        })
+    }
+
+    /// The gradient of `[rows, in]` from that of `[rows, out]`, into `dx`: in place of what is there, or added to it.
+    pub(super) fn apply_back(self, gradient: &[f32], dx: &mut [f32], add: bool) -> Result<()> {
+        let (outputs, inputs) = self.0.dims();
+        let rows = dx.len() / inputs.max(1);
+        self.panels(|first, panel, count| {
+            let how = if add || first > 0 { Into::Add } else { Into::Set };
+            let gradient = View::columns(gradient.get(first..).unwrap_or_default(), rows, count, outputs);
+            multiply((dx, inputs), how, gradient, View::new(panel, count, inputs), true)
+        })
+    }
+
+    /// The gradient of `[rows, in]` from that of `[rows, out]`.
+    pub(super) fn back(self, gradient: &[f32]) -> Result<Vec<f32>> {
+        let (outputs, inputs) = self.0.dims();
+        let rows = gradient.len() / outputs.max(1);
+        if let Weight::Dense(weight) = &self.0.weight {
+            let gradient = View::new(gradient, rows, outputs);
+            return with_values(weight, |weight| product(gradient, View::new(weight, outputs, inputs)));
+        }
+        let mut dx = vec![0f32; rows * inputs];
+        self.apply_back(gradient, &mut dx, false)?;
+        Ok(dx)
+    }
+
+    /// The weight in parts: the first row's number, the rows, and how many they are.
+    fn panels(self, mut each: impl FnMut(usize, &[f32], usize) -> Result<()>) -> Result<()> {
+        match &self.0.weight {
+            Weight::Dense(weight) => with_values(weight, |weight| each(0, weight, self.outputs())),
+            Weight::Packed(matrix) => matrix.panels().try_for_each(|panel| {
+                let (first, panel) = panel?;
+                with_values(&panel, |values| each(first, values, panel.dim(0)?))
+            }),
+        }
     }
 }
 
 /// The map with its weights out of the graph's sight.
-struct Frozen {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
+struct Frozen(Linear);
 
 impl Frozen {
-    /// The forward pass on any device's storage.
-    fn map<S: BackendStorage>(&self, x: &S, layout: &Layout, weight: &S, bias: Option<&S>) -> Result<(S, Shape)> {
-        let (outputs, inputs) = self.weight.dims2()?;
-        let Rows { rows, layout, shape } = Rows::new(layout, outputs, inputs)?;
-        let transposed = self.weight.layout().transpose(0, 1)?;
-        let mut y = x.matmul(weight, (1, rows, outputs, inputs), &layout, &transposed)?;
-        if let (Some(bias), Some(b)) = (bias, &self.bias) {
-            let spread = b.layout().broadcast_as((rows, outputs))?;
-            y = y.binary_impl::<Add>(bias, &Layout::contiguous((rows, outputs)), &spread)?;
+    /// The shape of what comes out, `[.., out]`.
+    fn shape(&self, layout: &Layout) -> Result<Shape> {
+        let (outputs, inputs) = self.0.dims();
+        let mut shape = layout.dims().to_vec();
+        match shape.last_mut() {
+            Some(last) if *last == inputs => *last = outputs,
+            _ => bail!("a linear map from {inputs} to {outputs} values was given {:?}", layout.dims()),
         }
-        Ok((y, shape))
+        Ok(shape.into())
+    }
+
+    fn map(&self) -> Result<Map<'_>> {
+        self.0.map().ok_or_else(|| candle_core::Error::Msg("the map is trained".into()))
     }
 }
 
@@ -131,28 +218,40 @@ impl CustomOp1 for Frozen {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
-        match (&*self.weight.storage_and_layout().0, bias.as_ref().map(|(storage, _)| &**storage)) {
-            (Storage::Cpu(weight), None) => self.map(x, layout, weight, None),
-            (Storage::Cpu(weight), Some(Storage::Cpu(bias))) => self.map(x, layout, weight, Some(bias)),
-            _ => bail!("the weights of a linear map are on another device than its input"),
-        }
+        let shape = self.shape(layout)?;
+        let mut y = Vec::with_capacity(shape.elem_count());
+        self.map()?.extend(values(x, layout)?, &mut y)?;
+        Ok((CpuStorage::F32(y), shape))
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
-        match (&*self.weight.storage_and_layout().0, bias.as_ref().map(|(storage, _)| &**storage)) {
-            (Storage::Cuda(weight), None) => self.map(x, layout, weight, None),
-            (Storage::Cuda(weight), Some(Storage::Cuda(bias))) => self.map(x, layout, weight, Some(bias)),
-            _ => bail!("the weights of a linear map are on another device than its input"),
-        }
+        let (Weight::Dense(weight), shape) = (&self.0.weight, self.shape(layout)?) else {
+            bail!("packed weights are in main memory only")
+        };
+        let (Some((start, end)), (outputs, inputs)) = (layout.contiguous_offsets(), weight.dims2()?) else {
+            bail!("a linear map takes contiguous tensors only");
+        };
+        let rows = (end - start) / inputs.max(1);
+        let layout = Layout::contiguous_with_offset((rows, inputs), start);
+        let (storage, weight_layout) = weight.storage_and_layout();
+        let Storage::Cuda(weight) = &*storage else { bail!("the weights of a linear map are on another device") };
+        let y = x.matmul(weight, (1, rows, outputs, inputs), &layout, &weight_layout.transpose(0, 1)?)?;
+        let Some(bias) = &self.0.bias else { return Ok((y, shape)) };
+        let (storage, bias_layout) = bias.storage_and_layout();
+        let Storage::Cuda(bias) = &*storage else { bail!("the bias of a linear map is on another device") };
+        let spread = bias_layout.broadcast_as((rows, outputs))?;
+        Ok((y.binary_impl::<Add>(bias, &Layout::contiguous((rows, outputs)), &spread)?, shape))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (outputs, _) = self.weight.dims2()?;
-        let rows = gradient.elem_count() / outputs;
-        let gradient = gradient.contiguous()?.reshape((rows, outputs))?;
-        Ok(Some(gradient.matmul(&self.weight)?.reshape(x.shape())?))
+        if let (Weight::Dense(weight), false) = (&self.0.weight, x.device().is_cpu()) {
+            let (outputs, _) = weight.dims2()?;
+            let rows = gradient.elem_count() / outputs.max(1);
+            let gradient = gradient.contiguous()?.reshape((rows, outputs))?;
+            return Ok(Some(gradient.matmul(weight)?.reshape(x.shape())?));
+        }
+        let dx = with_values(gradient, |gradient| self.map()?.back(gradient))?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }
 

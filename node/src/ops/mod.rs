@@ -5,17 +5,22 @@
 //! and pass back the gradient of the input alone; where a weight is trained they record the plain operations instead.
 
 mod attention;
+mod feed;
 mod gelu;
 mod linear;
 mod norm;
 mod packed;
 mod pointwise;
+mod product;
 mod rms_norm;
 mod rotary;
 mod silu;
 mod softmax;
+mod vector;
+mod vocabulary;
 
 pub use attention::Attention;
+pub use feed::{Activation, FeedForward};
 pub use gelu::{gelu, gelu_tanh};
 pub use linear::Linear;
 pub use norm::{EPSILON, LayerNorm};
@@ -24,6 +29,7 @@ pub use rms_norm::RmsNorm;
 pub use rotary::Rotary;
 pub use silu::silu;
 pub use softmax::softmax;
+pub use vocabulary::Vocabulary;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, Var, backprop::GradStore, bail};
 

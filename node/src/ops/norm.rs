@@ -1,6 +1,10 @@
 //! Layer normalisation, frozen or trained, with or without weights.
 
-use super::{values, with_values};
+use super::{
+    values,
+    vector::{dot, sum, sum_of, wide},
+    with_values,
+};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -133,21 +137,26 @@ fn width(dims: &[usize]) -> usize {
 }
 
 /// A row's mean and inverse standard deviation.
+#[inline(always)]
 fn moments(row: &[f32], epsilon: f32) -> (f32, f32) {
     let width = row.len() as f32;
-    let mean = row.iter().sum::<f32>() / width;
-    let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / width;
+    let mean = sum(row) / width;
+    let variance = sum_of(row, |x| (x - mean) * (x - mean)) / width;
     (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
 fn normalise(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> {
     let width = weight.len().max(1);
     let mut y = vec![0f32; x.len()];
-    y.par_chunks_mut(width).with_min_len(ROWS).zip(x.par_chunks(width)).for_each(|(y, x)| {
-        let (mean, inverse) = moments(x, epsilon);
-        for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-            *y = (x - mean) * inverse * weight + bias;
-        }
+    y.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width)).for_each(|(y, x)| {
+        wide(|| {
+            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                let (mean, inverse) = moments(x, epsilon);
+                for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                    *y = (x - mean) * inverse * weight + bias;
+                }
+            }
+        });
     });
     y
 }
@@ -157,7 +166,7 @@ fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (
     let (width, mut dx) = (weight.len().max(1), vec![0f32; x.len()]);
     let rows = ROWS * width;
     let pieces = dx.par_chunks_mut(rows).zip(x.par_chunks(rows)).zip(gradient.par_chunks(rows));
-    let pieces = pieces.map(|((dx, x), gradient)| differentiate_rows(dx, x, weight, gradient, epsilon));
+    let pieces = pieces.map(|((dx, x), gradient)| wide(|| differentiate_rows(dx, x, weight, gradient, epsilon)));
     let (mut dweight, mut dbias) = (vec![0f32; width], vec![0f32; width]);
     for (weights, biases) in pieces.collect::<Vec<_>>() {
         dweight.iter_mut().zip(weights).for_each(|(sum, value)| *sum += value);
@@ -168,6 +177,7 @@ fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (
 
 /// The gradients of some rows, and what they add to those of weight and bias. With n the normalised row and
 /// h = gradient * weight: dx = (h - mean(h) - n mean(h n)) / deviation.
+#[inline(always)]
 fn differentiate_rows(
     dx: &mut [f32],
     x: &[f32],
@@ -179,19 +189,16 @@ fn differentiate_rows(
     let (mut dweight, mut dbias) = (vec![0f32; width], vec![0f32; width]);
     for ((dx, x), gradient) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width)) {
         let (mean, inverse) = moments(x, epsilon);
-        let (mut sum, mut product) = (0f32, 0f32);
         let weights = weight.iter().zip(dweight.iter_mut().zip(&mut dbias));
-        for ((x, g), (w, (dw, db))) in x.iter().zip(gradient).zip(weights) {
-            let normal = (x - mean) * inverse;
-            sum += g * w;
-            product += g * w * normal;
-            *dw += g * normal;
+        for ((dx, (x, g)), (w, (dw, db))) in dx.iter_mut().zip(x.iter().zip(gradient)).zip(weights) {
+            *dw += g * (x - mean) * inverse;
             *db += g;
+            *dx = g * w;
         }
-        let (sum, product) = (sum / width as f32, product / width as f32);
-        for (((dx, x), g), w) in dx.iter_mut().zip(x).zip(gradient).zip(weight) {
-            *dx = inverse * (g * w - sum - (x - mean) * inverse * product);
-        }
+        // The mean of h, and of h n.
+        let first = sum(dx) / width as f32;
+        let second = (dot(dx, x) / width as f32 - first * mean) * inverse;
+        dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = inverse * (*dx - first - (x - mean) * inverse * second));
     }
     (dweight, dbias)
 }

@@ -1,14 +1,11 @@
 //! Frozen matrices in half precision or in GGUF's blocks, unpacked to f32 some rows at a time.
 
-use super::{linear::Rows, with_values};
 use candle_core::{
-    CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor,
-    backend::BackendStorage,
-    bail,
+    Device, Result, Tensor,
     quantized::{GgmlDType, QTensor},
 };
 use rayon::prelude::*;
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 /// Values that one thread packs or unpacks at a time.
 const PIECE: usize = 1 << 17;
@@ -67,60 +64,11 @@ impl Packed {
     }
 
     /// The matrix in parts: the first row's number and the rows as f32.
-    fn panels(&self) -> impl Iterator<Item = Result<(usize, Tensor)>> {
+    pub(super) fn panels(&self) -> impl Iterator<Item = Result<(usize, Tensor)>> {
         self.pieces.chunks(PANEL).enumerate().map(|(index, pieces)| {
             let rows = pieces.par_iter().map(|piece| piece.dequantize(&Device::Cpu)).collect::<Result<Vec<_>>>()?;
             Ok((index * PANEL * self.step, Tensor::cat(&rows, 0)?))
         })
-    }
-}
-
-/// The linear map by a packed matrix and a bias.
-pub(super) struct Frozen {
-    pub(super) matrix: Arc<Packed>,
-    pub(super) bias: Option<Tensor>,
-}
-
-impl CustomOp1 for Frozen {
-    fn name(&self) -> &'static str {
-        "packed-linear"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (outputs, inputs) = self.matrix.dims();
-        let Rows { rows, layout, shape } = Rows::new(layout, outputs, inputs)?;
-        let mut y = vec![0f32; rows * outputs];
-        for panel in self.matrix.panels() {
-            let (first, panel) = panel?;
-            let count = panel.dim(0)?;
-            let (weight, weight_layout) = panel.storage_and_layout();
-            let Storage::Cpu(weight) = &*weight else { bail!("packed weights are in main memory only") };
-            let part = x.matmul(weight, (1, rows, count, inputs), &layout, &weight_layout.transpose(0, 1)?)?;
-            let part = part.as_slice::<f32>()?;
-            for (y, part) in y.chunks_exact_mut(outputs).zip(part.chunks_exact(count)) {
-                y.iter_mut().skip(first).zip(part).for_each(|(y, part)| *y = *part);
-            }
-        }
-        if let Some(bias) = &self.bias {
-            with_values(bias, |bias| {
-                let rows = y.chunks_exact_mut(outputs);
-                rows.for_each(|y| y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias));
-                Ok(())
-            })?;
-        }
-        Ok((CpuStorage::F32(y), shape))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (outputs, inputs) = self.matrix.dims();
-        let rows = gradient.elem_count() / outputs.max(1);
-        let gradient = gradient.contiguous()?.reshape((rows, outputs))?;
-        let mut dx = Tensor::zeros((rows, inputs), x.dtype(), x.device())?;
-        for panel in self.matrix.panels() {
-            let (first, panel) = panel?;
-            dx = (dx + gradient.narrow(1, first, panel.dim(0)?)?.contiguous()?.matmul(&panel)?)?;
-        }
-        Ok(Some(dx.reshape(x.shape())?))
     }
 }
 

@@ -1,11 +1,11 @@
 //! A function of every value by itself, with a gradient.
 
-use super::{values, with_values};
+use super::{values, vector::wide, with_values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-/// Fewer values than this are not worth a thread of their own.
-const PIECE: usize = 4_096;
+/// Values that a thread takes at a time.
+const PIECE: usize = 16_384;
 
 /// f of every value of `x`, by the function and its derivative.
 ///
@@ -32,15 +32,25 @@ impl<F: Fn(f32) -> f32 + Send + Sync, D: Fn(f32) -> f32 + Send + Sync> CustomOp1
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = values(x, layout)?;
-        let y = x.par_iter().with_min_len(PIECE).map(|x| (self.function)(*x)).collect();
+        let mut y = vec![0f32; x.len()];
+        y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| {
+            wide(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = (self.function)(*x)));
+        });
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let dx: Vec<f32> = with_values(x, |x| {
+        let dx = with_values(x, |x| {
             with_values(gradient, |gradient| {
-                let pairs = x.par_iter().with_min_len(PIECE).zip(gradient);
-                Ok(pairs.map(|(x, g)| g * (self.derivative)(*x)).collect())
+                let mut dx = vec![0f32; x.len()];
+                let pieces = dx.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).zip(gradient.par_chunks(PIECE));
+                pieces.for_each(|((dx, x), gradient)| {
+                    wide(|| {
+                        let all = dx.iter_mut().zip(x).zip(gradient);
+                        all.for_each(|((dx, x), g)| *dx = g * (self.derivative)(*x));
+                    });
+                });
+                Ok(dx)
             })
         })?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))

@@ -1,7 +1,12 @@
 //! Root mean square normalisation, frozen or trained. <https://arxiv.org/abs/1910.07467>
 
-use super::{values, with_values};
+use super::{
+    values,
+    vector::{dot, wide},
+    with_values,
+};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 /// y = weight x / sqrt(mean(x^2) + epsilon) over the last dimension.
 #[derive(Clone, Debug)]
@@ -96,18 +101,27 @@ impl CustomOp2 for Trained {
     }
 }
 
+/// Rows that a thread takes together. What their weights' gradients add up to is added in the rows' order, so that the
+/// number of threads changes nothing.
+const ROWS: usize = 64;
+
+#[inline(always)]
 fn inverse(row: &[f32], epsilon: f32) -> f32 {
-    let mean = row.iter().map(|x| x * x).sum::<f32>() / row.len() as f32;
+    let mean = dot(row, row) / row.len() as f32;
     1.0 / (mean + epsilon).sqrt()
 }
 
 fn normalise(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
     let width = weight.len().max(1);
     let mut y = vec![0f32; x.len()];
-    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-        let inverse = inverse(x, epsilon);
-        y.iter_mut().zip(x).zip(weight).for_each(|((y, x), weight)| *y = x * inverse * weight);
-    }
+    y.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width)).for_each(|(y, x)| {
+        wide(|| {
+            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                let inverse = inverse(x, epsilon);
+                y.iter_mut().zip(x).zip(weight).for_each(|((y, x), weight)| *y = x * inverse * weight);
+            }
+        });
+    });
     y
 }
 
@@ -118,23 +132,35 @@ fn gradients(x: &Tensor, weight: &Tensor, gradient: &Tensor, epsilon: f32) -> Re
     Ok((Tensor::from_vec(dx, x.shape(), x.device())?, Tensor::from_vec(dweight, weight.shape(), weight.device())?))
 }
 
-/// The gradients of input and weight. With n the normalised row and h = gradient * weight: dx = (h - n mean(h n)) / rms.
+/// The gradients of input and weight.
 fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
-    let width = weight.len().max(1);
-    let (mut dx, mut dweight) = (vec![0f32; x.len()], vec![0f32; width]);
-    for ((dx, x), gradient) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width)) {
-        let inverse = inverse(x, epsilon);
-        let mut product = 0f32;
-        for (((x, g), w), dw) in x.iter().zip(gradient).zip(weight).zip(&mut dweight) {
-            product += g * w * x * inverse;
-            *dw += g * x * inverse;
-        }
-        let mean = product / width as f32;
-        for (((dx, x), g), w) in dx.iter_mut().zip(x).zip(gradient).zip(weight) {
-            *dx = inverse * (g * w - x * inverse * mean);
-        }
+    let (width, mut dx) = (weight.len().max(1), vec![0f32; x.len()]);
+    let rows = ROWS * width;
+    let pieces = dx.par_chunks_mut(rows).zip(x.par_chunks(rows)).zip(gradient.par_chunks(rows));
+    let pieces = pieces.map(|((dx, x), gradient)| wide(|| differentiate_rows(dx, x, weight, gradient, epsilon)));
+    let mut dweight = vec![0f32; width];
+    for weights in pieces.collect::<Vec<_>>() {
+        dweight.iter_mut().zip(weights).for_each(|(sum, value)| *sum += value);
     }
     (dx, dweight)
+}
+
+/// The gradients of some rows, and what they add to that of the weight. With n the normalised row and
+/// h = gradient * weight: dx = (h - n mean(h n)) / rms.
+#[inline(always)]
+fn differentiate_rows(dx: &mut [f32], x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> Vec<f32> {
+    let width = weight.len().max(1);
+    let mut dweight = vec![0f32; width];
+    for ((dx, x), gradient) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width)) {
+        let inverse = inverse(x, epsilon);
+        for (((dx, dw), (x, g)), w) in dx.iter_mut().zip(&mut dweight).zip(x.iter().zip(gradient)).zip(weight) {
+            *dw += g * x * inverse;
+            *dx = g * w;
+        }
+        let mean = dot(dx, x) * inverse * inverse / width as f32;
+        dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = inverse * (*dx - x * mean));
+    }
+    dweight
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::{values, with_values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Turns pairs of values by angles that grow with the token's place.
@@ -17,7 +18,7 @@ impl Rotary {
         Self { frequencies: frequencies.into() }
     }
 
-    /// Turns heads `[.., tokens, d]`, of which the first token stands at place `first`. Values beyond the pairs stay.
+    /// Turns heads `[n, tokens, heads, d]`, of which the first token stands at place `first`. Values beyond the pairs stay.
     ///
     /// # Errors
     /// Heads that have fewer values than turn.
@@ -36,24 +37,26 @@ struct Turn {
 impl Turn {
     fn turn(&self, x: &[f32], dims: &[usize]) -> Result<Vec<f32>> {
         let pairs = self.frequencies.len();
-        let (tokens, size) = match dims {
-            [.., tokens, size] if 2 * pairs <= *size => (*tokens, *size),
-            _ => bail!("{pairs} pairs of values can't turn in heads of shape {dims:?}"),
-        };
+        let &[_, tokens, heads, size] = dims else { bail!("heads of shape {dims:?} can't be turned") };
+        if 2 * pairs > size {
+            bail!("{pairs} pairs of values can't turn in heads of {size}");
+        }
         let places = (0..tokens).map(|token| (self.first + token) as f32);
         let turns: Vec<(f32, f32)> = places
             .flat_map(|place| self.frequencies.iter().map(move |frequency| (place * frequency).sin_cos()))
             .collect();
         let mut y = x.to_vec();
-        for head in y.chunks_exact_mut((tokens * size).max(1)) {
-            for (row, turns) in head.chunks_exact_mut(size).zip(turns.chunks_exact(pairs.max(1))) {
-                let (left, right) = row.split_at_mut(pairs);
-                for ((a, b), (sin, cos)) in left.iter_mut().zip(right).zip(turns) {
-                    let sin = sin * self.direction;
-                    (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        y.par_chunks_mut((tokens * heads * size).max(1)).for_each(|input| {
+            for (token, turns) in input.chunks_exact_mut(heads * size).zip(turns.chunks_exact(pairs.max(1))) {
+                for head in token.chunks_exact_mut(size) {
+                    let (left, right) = head.split_at_mut(pairs);
+                    for ((a, b), (sin, cos)) in left.iter_mut().zip(right).zip(turns) {
+                        let sin = sin * self.direction;
+                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                    }
                 }
             }
-        }
+        });
         Ok(y)
     }
 }
@@ -84,6 +87,7 @@ mod tests {
 
     /// The same from the library's operations.
     fn twin(x: &Tensor, first: usize) -> Tensor {
+        let x = x.transpose(1, 2).unwrap();
         let tokens = x.dim(D::Minus2).unwrap();
         let angles: Vec<f32> =
             (0..tokens).flat_map(|token| FREQUENCIES.map(|frequency| (first + token) as f32 * frequency)).collect();
@@ -91,19 +95,19 @@ mod tests {
         let (turning, rest) = (x.narrow(D::Minus1, 0, 6).unwrap(), x.narrow(D::Minus1, 6, x.dims()[3] - 6).unwrap());
         let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
         let turned = candle_nn::rotary_emb::rope_slow(&turning.contiguous().unwrap(), &cos, &sin).unwrap();
-        Tensor::cat(&[turned, rest], D::Minus1).unwrap()
+        Tensor::cat(&[turned, rest], D::Minus1).unwrap().transpose(1, 2).unwrap()
     }
 
     #[test]
     fn it_turns_and_differentiates_like_its_plain_twin() {
         let rotary = Rotary::new(FREQUENCIES);
         for (first, size) in [(0, 6), (5, 6), (5, 8)] {
-            check(&[1, 2, 3, size], |x| rotary.forward(x, first).unwrap(), |x| twin(x, first));
+            check(&[1, 3, 2, size], |x| rotary.forward(x, first).unwrap(), |x| twin(x, first));
         }
     }
 
     #[test]
     fn heads_that_are_too_narrow_are_refused() {
-        assert!(Rotary::new(FREQUENCIES).forward(&noise(&[1, 2, 3, 5], 1), 0).is_err());
+        assert!(Rotary::new(FREQUENCIES).forward(&noise(&[1, 3, 2, 5], 1), 0).is_err());
     }
 }

@@ -64,10 +64,12 @@ impl Learner {
         settings: Settings,
     ) -> Result<Self, TrainError> {
         settings.check()?;
-        let net = Net::new(backbone, tokenizer, charter)?;
+        let mut net = Net::new(backbone, tokenizer, charter)?;
+        net.trunk.checkpoint = settings.checkpoint;
         let trunk = &net.trunk;
         let all = [Some(&sets.train), sets.test.as_ref(), sets.held.as_ref()].into_iter().flatten();
-        let cached = trunk.fits_cache(all.map(|set| &set.inputs).chain([&sets.anchors]));
+        let fits = trunk.fits_cache(all.map(|set| &set.inputs).chain([&sets.anchors]));
+        let cached = settings.cache && fits;
         let samples = |set: Set| trunk.samples(set, cached);
         let anchors = samples(Set { inputs: sets.anchors, targets: Targets::None })?;
         let train = samples(sets.train)?;

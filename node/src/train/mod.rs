@@ -6,6 +6,7 @@
 //! recomputed by another node.
 
 mod alone;
+mod checkpoint;
 pub mod export;
 mod learner;
 mod load;
@@ -14,6 +15,7 @@ mod optimiser;
 mod predict;
 pub mod pretrain;
 mod private;
+mod probe;
 mod round;
 mod score;
 mod snapshot;
@@ -61,6 +63,12 @@ pub struct Settings {
     pub length: usize,
     /// Whether texts are joined and cut into pieces of that length; otherwise each is cut off there.
     pub pack: bool,
+    /// Whether what the frozen blocks before the first slot make of the samples is kept in memory, where it fits. It
+    /// changes no result.
+    pub cache: bool,
+    /// Whether only what goes into each block is kept for the way back, and the rest computed again (gradient
+    /// checkpointing, <https://arxiv.org/abs/1604.06174>). It changes no result.
+    pub checkpoint: bool,
     /// Decides which samples make up a batch, and random projections.
     pub seed: u64,
 }
@@ -81,6 +89,8 @@ impl Default for Settings {
             decay: 0.0,
             length: 256,
             pack: true,
+            cache: true,
+            checkpoint: false,
             seed: 0,
         }
     }

@@ -3,13 +3,12 @@
 use super::{
     TrainError,
     private::{Private, Shape},
-    score::cross_entropies,
     trunk::{Goals, Samples, Trunk},
 };
 use crate::{
-    backbone::{Backbone, Batch, Head, Hidden, Past, Takes},
+    backbone::{Backbone, Batch as Inputs, Head, Hidden, Past, Takes},
     dema::{Adapter, Projections, gates},
-    ops::Linear,
+    ops::{Linear, Vocabulary},
 };
 use candle_core::{Device, Result, Tensor};
 use candle_nn::loss::cross_entropy;
@@ -55,6 +54,15 @@ impl Model {
             _ => Ok(hidden.values.clone()),
         }
     }
+}
+
+/// Some rows of samples to learn from.
+pub(super) struct Batch<'a> {
+    pub(super) samples: &'a Samples,
+    pub(super) rows: &'a [u32],
+    /// Added to class logits: the log of how frequent each class is here, so that the shared readout need not learn the
+    /// node's own label shares.
+    pub(super) prior: &'a Tensor,
 }
 
 /// A backbone with its slots, and what the charter makes of it.
@@ -127,47 +135,66 @@ impl Net {
         let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
         let lengths = [ids.dim(1)?].into();
         let backbone = self.trunk.backbone.as_ref();
-        let start = backbone.embed(&Batch::Tokens { ids, lengths })?;
+        let start = backbone.embed(&Inputs::Tokens { ids, lengths })?;
         let block = |index: usize, hidden: &Hidden| backbone.block_after(index, hidden, past);
         let end = self.trunk.walk_with(start, block, |slot, hidden| model.adapt(slot, hidden, &parts.branches))?;
         let last = end.values.narrow(1, end.values.dim(1)? - 1, 1)?;
         self.read(model, parts, &Hidden { values: last, lengths: None })
     }
 
-    /// The mean cross entropy of some samples' goals. Class logits get `prior` added, the log of how frequent each
-    /// class is here, so that the shared readout need not learn the node's own label shares.
-    pub(super) fn loss(&self, logits: &Tensor, samples: &Samples, rows: &[u32], prior: &Tensor) -> Result<Tensor> {
-        match &samples.goals {
+    /// The mean cross entropy of a batch's goals, from its hidden states at the first slot.
+    pub(super) fn loss(&self, model: &Model, parts: &Parts, hidden: Hidden, batch: Batch<'_>) -> Result<Tensor> {
+        match &batch.samples.goals {
             Goals::Next(goals) => {
-                let (places, tokens) = goals_of(goals, rows, logits.dim(0)?);
-                cross_entropy(
-                    &logits.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?,
-                    &Tensor::new(tokens, &Device::Cpu)?,
-                )
+                let end = self.trunk.run(hidden, |slot, hidden| model.adapt(slot, hidden, &parts.branches))?;
+                let (places, tokens) = goals_of(goals, batch.rows, end.values.dim(1)?);
+                self.foretell(model, parts, &end, places, |vocabulary, x, z| vocabulary.loss(x, z, &tokens))
             }
             Goals::Labels(labels) => {
-                let labels: Vec<u32> = rows.iter().filter_map(|row| labels.get(*row as usize).copied()).collect();
-                cross_entropy(&logits.broadcast_add(prior)?, &Tensor::new(labels, &Device::Cpu)?)
+                let logits = self.logits(model, parts, hidden)?;
+                let labels: Vec<u32> = batch.rows.iter().filter_map(|row| labels.get(*row as usize).copied()).collect();
+                cross_entropy(&logits.broadcast_add(batch.prior)?, &Tensor::new(labels, &Device::Cpu)?)
             }
             Goals::None => candle_core::bail!("samples without goals can't be learnt from"),
         }
     }
 
+    /// Calls `compute` with what foretells tokens, and with what head and readout read at some places.
+    fn foretell<T>(
+        &self,
+        model: &Model,
+        parts: &Parts,
+        end: &Hidden,
+        places: Vec<u32>,
+        compute: impl FnOnce(Vocabulary<'_>, &Tensor, &Tensor) -> Result<T>,
+    ) -> Result<T> {
+        let values = end.values.flatten(0, 1)?.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?;
+        let chosen = Hidden { values: values.unsqueeze(0)?, lengths: None };
+        let codes = model.encode(&self.trunk.normal(&chosen)?.values)?;
+        let own = self.trunk.backbone.reading(&chosen)?;
+        let [weight, bias] = &parts.readout;
+        let vocabulary = Vocabulary { head: &own.weight, softcap: own.softcap, weight, bias };
+        compute(vocabulary, &own.values.squeeze(0)?, &codes.squeeze(0)?)
+    }
+
     /// For each text: the sum of its tokens' cross entropies (nats), and how many count.
     pub(super) fn token_losses(&self, model: &Model, parts: &Parts, samples: &Samples) -> Outcome<Vec<(f64, usize)>> {
+        let Goals::Next(goals) = &samples.goals else { return Ok(Vec::new()) };
         let mut losses = Vec::new();
         for rows in samples.chunks() {
-            let logits = self.logits(model, parts, self.trunk.first(samples, &rows)?)?;
-            if let Goals::Next(goals) = &samples.goals {
-                let (places, tokens) = goals_of(goals, &rows, logits.dim(0)?);
-                let width = logits.dim(1)?;
-                let logits: Vec<f32> =
-                    logits.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?.flatten_all()?.to_vec1()?;
-                let mut all = cross_entropies(&logits, &tokens, width);
-                for row in &rows {
-                    let count = goals.get(*row as usize).map_or(0, Vec::len);
-                    losses.push((all.by_ref().take(count).sum(), count));
+            let hidden = self.trunk.first(samples, &rows)?;
+            let end = self.trunk.run(hidden, |slot, hidden| model.adapt(slot, hidden, &parts.branches))?;
+            let (places, tokens) = goals_of(goals, &rows, end.values.dim(1)?);
+            let all = match tokens.is_empty() {
+                true => Vec::new(),
+                false => {
+                    self.foretell(model, parts, &end, places, |vocabulary, x, z| vocabulary.losses(x, z, &tokens))?
                 }
+            };
+            let mut all = all.into_iter();
+            for row in &rows {
+                let count = goals.get(*row as usize).map_or(0, Vec::len);
+                losses.push((all.by_ref().take(count).sum(), count));
             }
         }
         Ok(losses)
@@ -245,9 +272,9 @@ impl Net {
     }
 }
 
-/// The places of all goals of some rows in their logits, laid end to end (`total` places of all rows), and the tokens.
-fn goals_of(goals: &[Vec<(u32, u32)>], rows: &[u32], total: usize) -> (Vec<u32>, Vec<u32>) {
-    let length = (total / rows.len().max(1)) as u32;
+/// The places of all goals of some rows, `length` places each, when the rows are laid end to end, and the tokens.
+fn goals_of(goals: &[Vec<(u32, u32)>], rows: &[u32], length: usize) -> (Vec<u32>, Vec<u32>) {
+    let length = length as u32;
     let of = (0..).zip(rows).filter_map(|(at, row)| Some((at, goals.get(*row as usize)?)));
     of.flat_map(|(at, goals): (u32, &Vec<(u32, u32)>)| {
         goals.iter().map(move |(place, token)| (at * length + place, *token))

@@ -2,7 +2,7 @@
 
 use super::{
     Learner, Score, TrainError, Trained,
-    model::{Model, Parts},
+    model::{Batch, Model, Parts},
     optimiser::{AdamW, Parameter, Schedule},
     private::Private,
     score::{log_prior, losses, perplexity, score},
@@ -34,10 +34,10 @@ pub(super) fn labels_of(samples: &Samples, rows: &[u32]) -> candle_core::Result<
 }
 
 /// What is trained in a round: variables in place of tensors.
-struct Trainee {
-    parameters: Vec<Parameter>,
+pub(super) struct Trainee {
+    pub(super) parameters: Vec<Parameter>,
     parts: Parts,
-    private: Private,
+    pub(super) private: Private,
 }
 
 impl Trainee {
@@ -70,7 +70,7 @@ impl Learner {
         let done = round.saturating_sub(1).saturating_mul(self.settings.steps as u64);
         let total = (self.settings.cosine && self.rounds > 0).then(|| self.rounds * self.settings.steps as u64);
         let schedule = Schedule { warm_up: self.settings.warm_up, total };
-        let prior = Tensor::new(log_prior(&self.counts(), SMOOTHING), &Device::Cpu)?;
+        let prior = self.prior()?;
         let rows: Vec<u32> = (0..self.train.len() as u32).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
         rng.set_stream(round);
@@ -79,9 +79,7 @@ impl Learner {
             let mut gradients: Vec<Tensor> = Vec::new();
             for _ in 0..self.settings.accumulate {
                 let rows = batch(&mut rng, &rows, self.settings.batch);
-                let model = self.net.model(&trainee.private)?;
-                let logits = self.net.logits(&model, &trainee.parts, self.net.trunk.first(&self.train, &rows)?)?;
-                let loss = self.net.loss(&logits, &self.train, &rows, &prior)?;
+                let loss = self.pass(&trainee, &rows, &prior)?;
                 let value = loss.to_scalar::<f32>()?;
                 if !value.is_finite() {
                     return Err(self.diverged(value, step, round, &rows));
@@ -106,6 +104,18 @@ impl Learner {
         Ok(Trained { delta, loss: losses / self.settings.steps as f32, seen })
     }
 
+    /// The loss of some rows under what is trained.
+    pub(super) fn pass(&self, trainee: &Trainee, rows: &[u32], prior: &Tensor) -> Result<Tensor, TrainError> {
+        let model = self.net.model(&trainee.private)?;
+        let hidden = self.net.trunk.first(&self.train, rows)?;
+        Ok(self.net.loss(&model, &trainee.parts, hidden, Batch { samples: &self.train, rows, prior })?)
+    }
+
+    /// The log of how frequent each class is here.
+    pub(super) fn prior(&self) -> candle_core::Result<Tensor> {
+        Tensor::new(log_prior(&self.counts(), SMOOTHING), &Device::Cpu)
+    }
+
     fn diverged(&self, loss: f32, step: usize, round: u64, rows: &[u32]) -> TrainError {
         let some: Vec<String> = rows.iter().take(8).map(|row| (row + 1).to_string()).collect();
         let more = if rows.len() > some.len() { ", .." } else { "" };
@@ -117,7 +127,7 @@ impl Learner {
     }
 
     /// Variables for all that is trained, and the parts and projections that they are in.
-    fn trainee(&self, mixture: &[Tensor]) -> Result<Trainee, TrainError> {
+    pub(super) fn trainee(&self, mixture: &[Tensor]) -> Result<Trainee, TrainError> {
         let private = self.private.clone().ok_or(TrainError::NotAligned)?;
         let parts = self.net.parts(mixture, &private)?;
         let mut trainee = Trainee { parameters: Vec::new(), parts, private };

@@ -1,5 +1,6 @@
 //! The frozen backbone, cut at its slots, and samples whose way to the first slot is walked only once.
 
+use super::checkpoint;
 use crate::{
     backbone::{Backbone, Batch, Hidden},
     data::{Inputs, Set, Targets},
@@ -7,6 +8,7 @@ use crate::{
     ops::LayerNorm,
 };
 use candle_core::{Result, Tensor};
+use std::sync::Arc;
 
 /// Samples that go through the backbone together.
 pub(super) const CHUNK: usize = 64;
@@ -16,11 +18,13 @@ const CACHE_BYTES_MAX: usize = 256 << 20;
 
 /// A backbone and where its slots are.
 pub(super) struct Trunk {
-    pub(super) backbone: Box<dyn Backbone>,
+    pub(super) backbone: Arc<dyn Backbone>,
     positions: Vec<usize>,
     norm: LayerNorm,
     /// Whether the task is to foretell tokens.
     foretells: bool,
+    /// Whether what is inside blocks is made again on the way back instead of being kept.
+    pub(super) checkpoint: bool,
 }
 
 /// Samples, and what the backbone makes of their inputs up to the first slot.
@@ -103,7 +107,7 @@ impl Samples {
 impl Trunk {
     pub(super) fn new(backbone: Box<dyn Backbone>, slots: usize, foretells: bool) -> Self {
         let positions = dema::positions(backbone.depth(), slots);
-        Self { backbone, positions, norm: LayerNorm::plain(), foretells }
+        Self { backbone: backbone.into(), positions, norm: LayerNorm::plain(), foretells, checkpoint: false }
     }
 
     /// How many slots there are.
@@ -164,7 +168,13 @@ impl Trunk {
 
     /// Through the blocks from `start` to before `end`.
     fn walk(&self, hidden: Hidden, start: usize, end: usize) -> Result<Hidden> {
-        (start..end).try_fold(hidden, |hidden, index| Ok(hidden.with(self.backbone.block(index, &hidden)?)))
+        (start..end).try_fold(hidden, |hidden, index| {
+            let values = match self.checkpoint {
+                true => checkpoint::block(&self.backbone, index, &hidden)?,
+                false => self.backbone.block(index, &hidden)?,
+            };
+            Ok(hidden.with(values))
+        })
     }
 
     /// From the first slot to the end, through what `adapt` does at every slot. There is no block behind the last slot.

@@ -65,15 +65,14 @@ impl SelfAttention {
             (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
         }
         let first = past.as_ref().map_or(0, |(index, past)| past.tokens(*index));
-        let query = self.rotary.forward(&query.transpose(1, 2)?, first)?;
-        let key = self.rotary.forward(&key.transpose(1, 2)?, first)?;
-        let value = split(&self.value, self.groups)?.transpose(1, 2)?.contiguous()?;
+        let (query, key) = (self.rotary.forward(&query, first)?, self.rotary.forward(&key, first)?);
+        let value = split(&self.value, self.groups)?;
         let (key, value) = match past {
             Some((index, past)) => past.extend(index, &key, &value)?,
             None => (key, value),
         };
         // Padding stands behind all that is a text's own, so no token of its own sees it.
         let attended = self.attention.forward(&query, &key, &value, None)?;
-        self.output.forward(&attended.transpose(1, 2)?.reshape((inputs, tokens, self.heads * self.size))?)
+        self.output.forward(&attended.reshape((inputs, tokens, self.heads * self.size))?)
     }
 }

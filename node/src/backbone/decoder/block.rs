@@ -4,9 +4,12 @@ use super::{
     Past,
     attention::SelfAttention,
     config::{Config, Layer},
-    feed::FeedForward,
+    feed,
 };
-use crate::{backbone::Source, ops::RmsNorm};
+use crate::{
+    backbone::Source,
+    ops::{FeedForward, RmsNorm},
+};
 use candle_core::{Result as Computed, Tensor};
 
 /// A block's weights and how they are used.
@@ -38,7 +41,7 @@ impl Block {
     ) -> Result<Self, S::Error> {
         let name = format!("layers.{index}");
         let attention = SelfAttention::assemble(config, &format!("{name}.self_attn"), layer, source)?;
-        let feed = FeedForward::assemble(config, &format!("{name}.mlp"), source)?;
+        let feed = feed::assemble(config, &format!("{name}.mlp"), source)?;
         let mut norm = |part: &str| norm(config, source, &format!("{name}.{part}"), config.width);
         // "post_attention" means behind the attention with Gemma, and before the feed-forward layer with all others.
         let (between, norms_behind) = match config.gemma {

@@ -1,7 +1,7 @@
 //! What `config.json` says of a decoder: read as it is written, and resolved into what the blocks need.
 
 use super::rope::Rope;
-use crate::ops::Rotary;
+use crate::ops::{Activation, Rotary};
 use serde::{Deserialize, Deserializer};
 
 /// The families' names in `config.json`.
@@ -92,13 +92,6 @@ pub(super) struct Config {
     pub(super) tied: bool,
     /// What differs from block to block.
     pub(super) layers: Vec<Layer>,
-}
-
-/// The feed-forward layer's nonlinearity.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Activation {
-    Silu,
-    GeluTanh,
 }
 
 /// One block's attention.

@@ -14,8 +14,8 @@ pub(super) use config::FAMILIES;
 pub use past::Past;
 
 use super::{
-    Backbone, BackboneError, Batch, Head, Hidden, Options, Source, Takes, Weights, classifier, parse, read_text,
-    weights::Model,
+    Backbone, BackboneError, Batch, Head, Hidden, Options, Reading, Source, Takes, Weights, classifier, parse,
+    read_text, weights::Model,
 };
 use crate::ops::{Linear, RmsNorm};
 use block::Block;
@@ -64,6 +64,21 @@ impl Decoder {
             decoder.head = decoder.own_head(&path, &text, &weights, prefix)?;
         }
         Ok(decoder)
+    }
+
+    /// Asks `source` for all weights of a decoder with a tied head that a configuration (of that file) describes.
+    ///
+    /// # Errors
+    /// A configuration that is not supported, and those of the source.
+    pub(super) fn made(
+        path: &Path,
+        text: &str,
+        source: &mut impl Source<Error = BackboneError>,
+    ) -> Result<(), BackboneError> {
+        let written: Written = parse(path, text)?;
+        let config = written.resolve().map_err(|problem| BackboneError::file(path, problem))?;
+        block::norm(&config, source, "norm", config.width)?;
+        Self::assemble(config, source).map(drop)
     }
 
     /// The embedding and the blocks, from the weights that `source` gives.
@@ -180,6 +195,15 @@ impl Backbone for Decoder {
             (Head::Vocabulary, Some(cap)) => (logits / cap)?.tanh()? * cap,
             _ => Ok(logits),
         }
+    }
+
+    fn reading(&self, hidden: &Hidden) -> Computed<Reading> {
+        let head = self.head.as_ref().filter(|head| head.kind == Head::Vocabulary);
+        let Some((head, weight)) = head.and_then(|head| Some((head, head.map.weight()?))) else {
+            bail!("the backbone has no head for tokens")
+        };
+        let values = head.norm.forward(&hidden.values)?;
+        Ok(Reading { values, weight: weight.clone(), softcap: self.config.logits_softcap })
     }
 
     fn block_after(&self, index: usize, hidden: &Hidden, past: &mut Past) -> Computed<Tensor> {

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 /// clone is another continuation of the same beginning.
 #[derive(Clone, Debug, Default)]
 pub struct Past {
-    /// Keys and values of every block, `[n, groups, tokens, d]`.
+    /// Keys and values of every block, `[n, tokens, groups, d]`.
     blocks: Vec<Option<(Tensor, Tensor)>>,
 }
 
@@ -14,7 +14,7 @@ impl Past {
     /// How many tokens block `index` remembers.
     pub fn tokens(&self, index: usize) -> usize {
         let keys = self.blocks.get(index).and_then(Option::as_ref).map(|(keys, _)| keys.dims());
-        keys.and_then(|dims| dims.get(2)).copied().unwrap_or(0)
+        keys.and_then(|dims| dims.get(1)).copied().unwrap_or(0)
     }
 
     /// Adds keys and values of more tokens to a block, and gives all it has.
@@ -25,7 +25,7 @@ impl Past {
         let (keys, values) = (keys.detach(), values.detach());
         let all = match self.blocks.get(index).and_then(Option::as_ref) {
             Some((old_keys, old_values)) => {
-                (Tensor::cat(&[old_keys, &keys], 2)?, Tensor::cat(&[old_values, &values], 2)?)
+                (Tensor::cat(&[old_keys, &keys], 1)?, Tensor::cat(&[old_values, &values], 1)?)
             }
             None => (keys, values),
         };

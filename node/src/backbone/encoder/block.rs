@@ -1,19 +1,17 @@
 //! One transformer block that normalises after each of its two halves.
 
 use super::{
-    super::{Source, activation::Activation, attention::Attention},
+    super::{Source, activation, attention::Attention},
     config::{Config, Names},
 };
-use crate::ops::{LayerNorm, Linear};
+use crate::ops::{FeedForward, LayerNorm};
 use candle_core::{Result as Computed, Tensor};
 use std::sync::Arc;
 
 pub(super) struct Block {
     attention: Attention,
     attention_norm: LayerNorm,
-    widen: Linear,
-    activation: Activation,
-    narrow: Linear,
+    feed: FeedForward,
     output_norm: LayerNorm,
 }
 
@@ -30,9 +28,12 @@ impl Block {
         let shape = (width, config.num_attention_heads);
         Ok(Self {
             attention: Attention::assemble(source, names.attention.map(name), shape, true)?,
-            widen: source.linear(&name(names.widen), inner, width, true)?,
-            activation: Activation::named(&config.hidden_act).map_err(candle_core::Error::Msg)?,
-            narrow: source.linear(&name(names.narrow), width, inner, true)?,
+            feed: FeedForward {
+                gate: None,
+                widen: source.linear(&name(names.widen), inner, width, true)?,
+                activation: activation::named(&config.hidden_act).map_err(candle_core::Error::Msg)?,
+                narrow: source.linear(&name(names.narrow), width, inner, true)?,
+            },
             attention_norm: source.layer_norm(&name(names.attention_norm), width, epsilon)?,
             output_norm: source.layer_norm(&name(names.output_norm), width, epsilon)?,
         })
@@ -41,7 +42,6 @@ impl Block {
     /// `[n, tokens, d]` to the same.
     pub(super) fn forward(&self, hidden: &Tensor, lengths: Option<&Arc<[usize]>>) -> Computed<Tensor> {
         let hidden = self.attention_norm.forward(&(hidden + self.attention.forward(hidden, lengths)?)?)?;
-        let inner = self.activation.forward(&self.widen.forward(&hidden)?)?;
-        self.output_norm.forward(&(&hidden + self.narrow.forward(&inner)?)?)
+        self.output_norm.forward(&(&hidden + self.feed.forward(&hidden)?)?)
     }
 }

@@ -1,6 +1,6 @@
 //! What `config.json` says of an encoder, and what its tensors are called.
 
-use super::super::activation::Activation;
+use super::super::activation;
 use serde::{Deserialize, Serialize};
 
 /// The families' names in `config.json`.
@@ -144,7 +144,7 @@ impl Config {
         if let Some((name, value, most)) = bounds.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
             return Some(format!("{name} is {value}, but must be from 1 to {most}"));
         }
-        if let Err(problem) = Activation::named(&self.hidden_act) {
+        if let Err(problem) = activation::named(&self.hidden_act) {
             return Some(problem);
         }
         if self.position_embedding_type != "absolute" {

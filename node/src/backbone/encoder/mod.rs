@@ -9,7 +9,7 @@ mod pooling;
 pub(crate) use config::Config;
 pub(super) use config::MODEL_TYPES;
 
-use super::{Backbone, BackboneError, Batch, Hidden, Options, Source, Takes, Weights, weights::Model};
+use super::{Backbone, BackboneError, Batch, Embedding, Hidden, Options, Source, Takes, Weights, weights::Model};
 use super::{parse, read_text};
 use crate::ops::{LayerNorm, Linear};
 use block::Block;
@@ -23,7 +23,7 @@ use std::path::Path;
 pub(crate) struct Encoder {
     config: Config,
     /// `[vocabulary, d]`.
-    words: Tensor,
+    words: Embedding,
     /// Of every place, `[context, d]`.
     positions: Tensor,
     /// Of the first token type, `[1, d]`; DistilBERT has none.
@@ -73,7 +73,7 @@ impl Encoder {
     /// Those of the source, and weights that do not fit.
     pub(crate) fn assemble<S: Source>(config: Config, source: &mut S) -> Result<Self, S::Error> {
         let (family, width) = (config.family(), config.hidden_size);
-        let words = source.tensor("embeddings.word_embeddings.weight", &[config.vocab_size, width])?;
+        let words = source.embedding("embeddings.word_embeddings.weight", (config.vocab_size, width))?;
         let positions = [config.max_position_embeddings, width];
         let positions = source.tensor("embeddings.position_embeddings.weight", &positions)?;
         let positions = positions.narrow(0, config.first_position(), config.context())?;
@@ -121,6 +121,10 @@ impl Source for Checkpoint<'_> {
     fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) -> Result<Linear, BackboneError> {
         self.model.linear(name, outputs, inputs, bias)
     }
+
+    fn embedding(&mut self, name: &str, dims: (usize, usize)) -> Result<Embedding, BackboneError> {
+        self.model.embedding(name, dims)
+    }
 }
 
 impl Backbone for Encoder {
@@ -165,7 +169,7 @@ impl Backbone for Encoder {
                 self.config.vocab_size
             );
         }
-        let words = self.words.index_select(&ids, 0)?.reshape((inputs, tokens, self.config.hidden_size))?;
+        let words = self.words.rows(&ids)?.reshape((inputs, tokens, self.config.hidden_size))?;
         let values = self.norm.forward(&words.broadcast_add(&self.places(tokens)?)?)?;
         let padded = lengths.iter().any(|length| *length < tokens);
         Ok(Hidden { values, lengths: padded.then(|| lengths.clone()) })

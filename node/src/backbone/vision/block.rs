@@ -1,16 +1,16 @@
 //! One transformer block that normalises before each of its two halves.
 
 use super::{
-    super::{Source, activation::Activation, attention::Attention},
+    super::{Source, activation, attention::Attention},
     config::Config,
 };
-use crate::ops::{LayerNorm, Linear, silu};
+use crate::ops::{FeedForward, LayerNorm, Linear, silu};
 use candle_core::{D, Result as Computed, Tensor};
 use std::sync::Arc;
 
 pub(super) struct Block {
     attention: Attention,
-    feed: FeedForward,
+    feed: Feed,
     norms: [LayerNorm; 2],
     /// What the results of attention and feed-forward layer are multiplied by, `[d]` (LayerScale,
     /// <https://arxiv.org/abs/2103.17239>).
@@ -26,7 +26,7 @@ impl Block {
         let [query, key, value] = maps;
         let maps = [query, key, value, name("attention.output.dense")];
         let attention = Attention::assemble(source, maps, (width, config.num_attention_heads), config.qkv_bias)?;
-        let feed = FeedForward::assemble(config, name, source)?;
+        let feed = Feed::assemble(config, name, source)?;
         let [before, after] = names.norms.map(name);
         let norms = [source.layer_norm(&before, width, epsilon)?, source.layer_norm(&after, width, epsilon)?];
         let scales = match names.scales.map(|names| names.map(name)) {
@@ -52,39 +52,40 @@ impl Block {
 }
 
 /// Two maps and a nonlinearity between them.
-struct FeedForward {
-    widen: Linear,
-    /// The gated one (SwiGLU, <https://arxiv.org/abs/2002.05202>) where there is none: silu(a) b, with both from `widen`.
-    activation: Option<Activation>,
-    narrow: Linear,
+enum Feed {
+    Plain(FeedForward),
+    /// The gated one (SwiGLU, <https://arxiv.org/abs/2002.05202>): silu(a) b, with both from one map.
+    Joined {
+        widen: Linear,
+        narrow: Linear,
+    },
 }
 
-impl FeedForward {
+impl Feed {
     fn assemble<S: Source>(config: &Config, name: impl Fn(&str) -> String, source: &mut S) -> Result<Self, S::Error> {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let ([widen, narrow], activation, wide) = match config.use_swiglu_ffn {
-            true => (["mlp.weights_in", "mlp.weights_out"], None, 2 * inner),
-            false => {
-                let activation = Activation::named(&config.hidden_act).map_err(candle_core::Error::Msg)?;
-                (config.family().names().feed, Some(activation), inner)
-            }
-        };
-        Ok(Self {
-            widen: source.linear(&name(widen), wide, width, true)?,
-            activation,
+        if config.use_swiglu_ffn {
+            let widen = source.linear(&name("mlp.weights_in"), 2 * inner, width, true)?;
+            return Ok(Self::Joined { widen, narrow: source.linear(&name("mlp.weights_out"), width, inner, true)? });
+        }
+        let [widen, narrow] = config.family().names().feed;
+        Ok(Self::Plain(FeedForward {
+            gate: None,
+            widen: source.linear(&name(widen), inner, width, true)?,
+            activation: activation::named(&config.hidden_act).map_err(candle_core::Error::Msg)?,
             narrow: source.linear(&name(narrow), width, inner, true)?,
-        })
+        }))
     }
 
     fn forward(&self, x: &Tensor) -> Computed<Tensor> {
-        let wide = self.widen.forward(x)?;
-        let inner = match self.activation {
-            Some(activation) => activation.forward(&wide)?,
-            None => {
+        match self {
+            Self::Plain(layer) => layer.forward(x),
+            Self::Joined { widen, narrow } => {
+                let wide = widen.forward(x)?;
                 let half = wide.dim(D::Minus1)? / 2;
-                (silu(&wide.narrow(D::Minus1, 0, half)?)? * wide.narrow(D::Minus1, half, half)?)?
+                let gate = silu(&wide.narrow(D::Minus1, 0, half)?)?;
+                narrow.forward(&(gate * wide.narrow(D::Minus1, half, half)?)?)
             }
-        };
-        self.narrow.forward(&inner)
+        }
     }
 }

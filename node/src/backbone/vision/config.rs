@@ -1,6 +1,6 @@
 //! What `config.json` says of a vision transformer, and what its tensors are called.
 
-use super::super::{BackboneError, activation::Activation, parse};
+use super::super::{BackboneError, activation, parse};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -192,7 +192,7 @@ impl Config {
         if let Some((name, value, most)) = bounds.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
             return Some(format!("{name} is {value}, but must be from 1 to {most}"));
         }
-        if let Err(problem) = Activation::named(&self.hidden_act) {
+        if let Err(problem) = activation::named(&self.hidden_act) {
             return Some(problem);
         }
         if self.use_swiglu_ffn && self.family() != Family::Dinov2 {

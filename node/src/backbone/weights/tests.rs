@@ -50,6 +50,11 @@ fn rows_are_those_of_the_whole() {
     let weights = Weights::folder(folder.path()).unwrap();
     let rows = weights.rows("a", &[2, 3], 1..2).unwrap().to_vec2::<f32>().unwrap();
     assert_eq!(rows, [[3.25, 4.25, 5.25]]);
+    let embedding = weights.embedding("a", (2, 3)).unwrap();
+    let ids = Tensor::new(&[1u32, 0, 1], &Device::Cpu).unwrap();
+    let [first, second] = [[3.25f32, 4.25, 5.25], [0.25, 1.25, 2.25]];
+    assert_eq!(embedding.rows(&ids).unwrap().to_vec2::<f32>().unwrap(), [first, second, first]);
+    assert!(embedding.rows(&Tensor::new(&[9u32], &Device::Cpu).unwrap()).is_err());
     assert!(weights.rows("c", &[5], 4..500).unwrap_err().to_string().contains("has no rows 4..500"));
 }
 

@@ -7,15 +7,14 @@ mod texts;
 
 use super::TrainError;
 use crate::{
-    backbone::{self, Backbone, Hidden, Source},
+    backbone::{self, Backbone, Hidden, Source, made::initial},
     config::read_toml,
     ops::ensure_gradients,
 };
-use candle_core::{Device, Result as Computed, Tensor, Var};
+use candle_core::{Result as Computed, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     f64::consts::PI,
@@ -263,24 +262,6 @@ impl Source for Start<'_> {
         self.variables.push((name.to_string(), variable));
         Ok(tensor)
     }
-}
-
-/// A weight's first value, by its name: norms are the identity, biases zero, matrices uniform within 1 / sqrt(inputs).
-fn initial(name: &str, shape: &[usize], rng: &mut ChaCha8Rng) -> Computed<Tensor> {
-    let count = shape.iter().product();
-    let values: Vec<f32> = match name {
-        _ if name.to_ascii_lowercase().contains("layernorm") && name.ends_with("weight") => vec![1.0; count],
-        _ if name.ends_with("bias") || name == "mask" => vec![0.0; count],
-        _ if name.starts_with("embeddings.") && !name.ends_with("weight") => {
-            (0..count).map(|_| rng.sample::<f32, _>(StandardNormal) * 0.3).collect()
-        }
-        _ => {
-            let inputs = shape.iter().skip(1).product::<usize>().max(1);
-            let bound = (inputs as f32).powf(-0.5);
-            (0..count).map(|_| rng.random_range(-bound..bound)).collect()
-        }
-    };
-    Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
 #[cfg(test)]

@@ -1,0 +1,10 @@
+//! What `heterotune bench` measures: the parts of a node that cost time, memory or bytes, each by itself.
+
+mod round;
+mod shape;
+mod step;
+mod usage;
+
+pub use round::{Round, round};
+pub use shape::Shape;
+pub use step::{Options, Step, step, write};
