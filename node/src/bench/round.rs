@@ -100,7 +100,7 @@ fn scenario(rounds: u64) -> Result<Scenario> {
     scenario.nodes.iter_mut().for_each(|node| node.backbone.clone_from(&smallest));
     let network = format!(
         "adapter = {{ slots = 1, branches = 16, rank = 64, readout_rank = 64, alignment = \"random\", \
-         readout = \"statistics\" }}\nfusion = {{ rule = \"cmga\", screen = false }}\n\
+         readout = \"trained\" }}\nfusion = {{ rule = \"cmga\", screen = false }}\n\
          rounds = {{ total = {rounds}, deadline_ms = 120000 }}\n"
     );
     scenario.network = toml::from_str(&network).context("the benchmark's own network")?;

@@ -185,7 +185,7 @@ mod tests {
         let full: NodeConfig = toml::from_str(&uncommented).unwrap();
         let table = toml::Table::try_from(&full).unwrap();
         assert_eq!(table.len(), 15, "{uncommented}");
-        assert_eq!(table["training"].as_table().unwrap().len(), 14);
+        assert_eq!(table["training"].as_table().unwrap().len(), 16);
     }
 
     #[test]

@@ -39,15 +39,18 @@ impl Activation {
         }
     }
 
-    /// Of every value, in place.
-    fn apply(self, values: &mut [f32]) {
-        let each = |values: &mut [f32]| match self {
-            Self::Gelu => wide(|| values.iter_mut().for_each(|x| *x = gelu::value(*x))),
-            Self::GeluTanh => wide(|| values.iter_mut().for_each(|x| *x = gelu::tanh_value(*x))),
-            Self::Relu => wide(|| values.iter_mut().for_each(|x| *x = x.max(0.0))),
-            Self::Silu => wide(|| values.iter_mut().for_each(|x| *x = silu::value(*x))),
+    /// Of every value of `x`, into `y`.
+    fn apply(self, x: &[f32], y: &mut [f32]) {
+        let each = |(y, x): (&mut [f32], &[f32])| {
+            let pairs = y.iter_mut().zip(x);
+            match self {
+                Self::Gelu => wide(|| pairs.for_each(|(y, x)| *y = gelu::value(*x))),
+                Self::GeluTanh => wide(|| pairs.for_each(|(y, x)| *y = gelu::tanh_value(*x))),
+                Self::Relu => wide(|| pairs.for_each(|(y, x)| *y = x.max(0.0))),
+                Self::Silu => wide(|| pairs.for_each(|(y, x)| *y = silu::value(*x))),
+            }
         };
-        values.par_chunks_mut(PIECE).for_each(each);
+        y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(each);
     }
 
     /// Multiplies each value by the slope at another.
@@ -134,7 +137,7 @@ impl Op {
         let room = |rows: usize| Vec::with_capacity(rows * inner);
         let all = if self.keeps { rows } else { ROWS.min(rows) };
         let (mut widened, mut gates) = (room(all), room(if gate.is_some() { all } else { 0 }));
-        let (mut active, mut y) = (room(ROWS.min(rows)), Vec::with_capacity(rows * narrow.outputs()));
+        let (mut active, mut y) = (vec![0f32; ROWS.min(rows) * inner], Vec::with_capacity(rows * narrow.outputs()));
         for x in x.chunks(ROWS * width) {
             if !self.keeps {
                 widened.clear();
@@ -143,19 +146,16 @@ impl Op {
             let first = widened.len();
             widen.extend(x, &mut widened)?;
             let widened = widened.get(first..).unwrap_or_default();
-            active.clear();
+            let active = active.get_mut(..widened.len()).unwrap_or_default();
             match &gate {
-                None => active.extend_from_slice(widened),
+                None => self.layer.activation.apply(widened, active),
                 Some(gate) => {
                     gate.extend(x, &mut gates)?;
-                    active.extend_from_slice(gates.get(first..).unwrap_or_default());
+                    self.layer.activation.apply(gates.get(first..).unwrap_or_default(), active);
+                    times(active, widened);
                 }
             }
-            self.layer.activation.apply(&mut active);
-            if gate.is_some() {
-                times(&mut active, widened);
-            }
-            narrow.extend(&active, &mut y)?;
+            narrow.extend(active, &mut y)?;
         }
         let kept = [widened, gates];
         if let (true, Ok(mut place)) = (self.keeps, self.kept.lock()) {
@@ -167,7 +167,7 @@ impl Op {
     fn backward(&self, gradient: &[f32], width: usize) -> Result<Vec<f32>> {
         let Maps { gate, widen, narrow } = self.maps()?;
         let taken = self.kept.lock().ok().and_then(|mut kept| kept.take());
-        let Some([mut widened, mut gates]) = taken else { bail!("a feed-forward layer goes backward once") };
+        let Some([mut widened, gates]) = taken else { bail!("a feed-forward layer goes backward once") };
         let (inner, outputs) = (widen.outputs(), narrow.outputs());
         let mut dx = vec![0f32; gradient.len() / outputs.max(1) * width];
         let mut inside = vec![0f32; ROWS.min(gradient.len() / outputs.max(1)) * inner];
@@ -184,12 +184,12 @@ impl Op {
                 }
                 Some(gate) => {
                     // Of the gate: g w slope(gate). Of what is gated: g activation(gate).
-                    let gates = gates.chunks_mut(size).nth(index).unwrap_or_default();
+                    let gates = gates.chunks(size).nth(index).unwrap_or_default();
                     times(widened, inside);
                     self.layer.activation.slope(widened, gates);
                     gate.apply_back(widened, dx, false)?;
-                    self.layer.activation.apply(gates);
-                    times(inside, gates);
+                    self.layer.activation.apply(gates, widened);
+                    times(inside, widened);
                     widen.apply_back(inside, dx, true)?;
                 }
             }

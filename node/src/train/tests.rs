@@ -29,6 +29,10 @@ fn images(labels: &[Option<&str>]) -> String {
     text + "\n"
 }
 
+fn fixture_settings() -> Settings {
+    Settings { rate: 5e-3, ..Settings::default() }
+}
+
 struct Fixture {
     backbone: tempfile::TempDir,
     data: tempfile::TempDir,
@@ -57,13 +61,12 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn load(&self) -> Result<Learner, TrainError> {
-        Learner::load(
-            self.backbone.path(),
-            backbone::Options::default(),
-            self.data.path(),
-            &self.charter,
-            Settings { rate: 5e-3, ..Settings::default() },
-        )
+        self.load_with(fixture_settings())
+    }
+
+    fn load_with(&self, settings: Settings) -> Result<Learner, TrainError> {
+        let options = backbone::Options::default();
+        Learner::load(self.backbone.path(), options, self.data.path(), &self.charter, settings)
     }
 
     fn aligned(&self) -> Learner {
@@ -124,6 +127,17 @@ fn every_group_learns_and_the_loss_falls() {
         .collect();
     assert!(losses[29] < 0.5 * losses[0], "{losses:?}");
     assert!(learner.evaluate(&mixture).unwrap().unwrap().own > 0.8);
+}
+
+#[test]
+fn what_is_made_again_on_the_way_back_gives_the_same_bits() {
+    let fixture = fixture();
+    let mixture = fixture.mixture();
+    let mut kept = fixture.aligned();
+    let mut made_again = fixture.load_with(Settings { checkpoint: true, ..fixture_settings() }).unwrap();
+    made_again.restore(&kept.save().unwrap()).unwrap();
+    assert_eq!(made_again.train(1, &mixture).unwrap(), kept.train(1, &mixture).unwrap());
+    assert!(made_again.net.trunk.checkpoint && !kept.net.trunk.checkpoint);
 }
 
 #[test]
