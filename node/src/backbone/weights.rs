@@ -1,6 +1,6 @@
 //! Weights from safetensors files, mapped into memory and checked one by one.
 
-use super::{BackboneError, Precision, Source, parse, read_text};
+use super::{BackboneError, Precision, Source, parse, placement::Placement, read_text};
 use crate::ops::{Linear, Packed};
 use candle_core::{DType, Device, Tensor, quantized::GgmlDType};
 use memmap2::Mmap;
@@ -23,6 +23,8 @@ pub struct Weights {
     shards: Vec<Shard>,
     /// Which shard a tensor is in.
     places: HashMap<String, usize>,
+    /// Where tensors are put.
+    placement: Placement,
 }
 
 impl Weights {
@@ -42,7 +44,7 @@ impl Weights {
     pub fn open(path: &Path) -> Result<Self, BackboneError> {
         let shard = Shard::open(path)?;
         let places = shard.metadata.tensors().into_keys().map(|name| (name, 0)).collect();
-        Ok(Self { path: path.into(), shards: vec![shard], places })
+        Ok(Self { path: path.into(), shards: vec![shard], places, placement: Placement::default() })
     }
 
     fn sharded(index: PathBuf, folder: &Path) -> Result<Self, BackboneError> {
@@ -52,7 +54,8 @@ impl Weights {
             weight_map: BTreeMap<String, String>,
         }
         let Index { weight_map } = parse(&index, &read_text(&index)?)?;
-        let mut weights = Self { path: index, shards: Vec::new(), places: HashMap::new() };
+        let mut weights =
+            Self { path: index, shards: Vec::new(), places: HashMap::new(), placement: Placement::default() };
         let mut numbers = HashMap::new();
         for (tensor, file) in weight_map {
             if !matches!(Path::new(&file).components().collect::<Vec<_>>()[..], [Component::Normal(_)]) {
@@ -76,12 +79,17 @@ impl Weights {
         Ok(weights)
     }
 
+    /// The same weights, whose tensors are put elsewhere.
+    pub(super) fn placed(self, placement: Placement) -> Self {
+        Self { placement, ..self }
+    }
+
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.places.contains_key(name)
     }
 
-    /// A tensor as f32, from f32, f16 or bf16.
+    /// A tensor, from f32, f16 or bf16, as f32 in main memory unless it is put elsewhere.
     ///
     /// # Errors
     /// A tensor that is missing, of another shape than `shape` or another type, or holds a value that is not finite.
@@ -115,7 +123,7 @@ impl Weights {
         if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
             return Err(refuse("holds a value that is not a finite number".into()));
         }
-        Ok(tensor)
+        Ok(self.placement.take(&tensor)?)
     }
 
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
@@ -167,14 +175,14 @@ pub(super) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    /// The tensors whose names start with `prefix`, all of them kept as f32.
+    /// The tensors whose names start with `prefix`, none of them packed.
     pub(super) fn new(weights: &'a Weights, prefix: &'a str) -> Self {
         Self { weights, prefix, precision: Precision::F32, parameters: 0 }
     }
 
-    /// The same, with the matrices of linear maps kept in this precision.
-    pub(super) fn keeping(self, precision: Precision) -> Self {
-        Self { precision, ..self }
+    /// The same, with the matrices of linear maps packed as the weights' placement has it.
+    pub(super) fn packing(self) -> Self {
+        Self { precision: self.weights.placement.packing, ..self }
     }
 
     /// Rows of the matrix `name`.weight as a map, and with `bias` those of `name`.bias.

@@ -29,7 +29,7 @@ pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
         let t = bend(x).tanh();
         0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * FRAC_2_PI.sqrt() * (1.0 + 3.0 * CUBIC * x * x)
     };
-    pointwise(x, "gelu-tanh", |x| 0.5 * x * (1.0 + bend(x).tanh()), slope)
+    pointwise(x, "gelu_tanh", |x| 0.5 * x * (1.0 + bend(x).tanh()), slope)
 }
 
 const CUBIC: f32 = 0.044_715;

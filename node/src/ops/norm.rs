@@ -1,7 +1,11 @@
 //! Layer normalisation, frozen or trained, with or without weights.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{Kernel, Over, Takes};
 use super::{values, with_values};
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// Rows that a thread takes together. What their weights' gradients add up to is added in the rows' order, so that the
@@ -24,7 +28,8 @@ impl LayerNorm {
         Self { affine: None, epsilon: EPSILON }
     }
 
-    /// A normalisation with `weight` and `bias` `[d]`. It is trained where they are, or come from, variables.
+    /// A normalisation with `weight` and `bias` `[d]`, kept as f32. It is trained where they are, or come from,
+    /// variables.
     ///
     /// # Errors
     /// Shapes that do not fit each other.
@@ -32,7 +37,7 @@ impl LayerNorm {
         if weight.dims1()? != bias.dims1()? {
             bail!("a norm with a weight of shape {:?} and a bias of shape {:?}", weight.dims(), bias.dims());
         }
-        Ok(Self { affine: Some((weight, bias)), epsilon })
+        Ok(Self { affine: Some((weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?)), epsilon })
     }
 
     /// Normalises `[.., d]`.
@@ -61,6 +66,13 @@ struct Frozen(LayerNorm);
 /// The normalisation with its weights as arguments, by its epsilon.
 struct Trained(f32);
 
+#[cfg(feature = "cuda")]
+impl Frozen {
+    fn kernel<T>(&self, name: &str, takes: &[Takes], run: impl FnOnce(Kernel<'_>) -> Result<T>) -> Result<T> {
+        run(Kernel { name, over: Over::Rows, takes, sizes: &[], numbers: &[self.0.epsilon as f32] })
+    }
+}
+
 impl CustomOp1 for Frozen {
     fn name(&self) -> &'static str {
         "frozen-layer-norm"
@@ -72,7 +84,29 @@ impl CustomOp1 for Frozen {
         Ok((CpuStorage::F32(normalise(x, &weight, &bias, self.0.epsilon as f32)), layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let weights = Takes::Numbers(width(layout.dims()));
+        match &self.0.affine {
+            Some((weight, bias)) => self.kernel("layer_norm", &[Takes::Same, weights, weights], |kernel| {
+                kernel.run_with((x, layout), &[weight, bias])
+            }),
+            None => self.kernel("plain_norm", &[Takes::Same], |kernel| kernel.run(&[(x, layout)])),
+        }
+    }
+
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let takes = [Takes::Same, Takes::Numbers(width(x.dims())), Takes::Same];
+            let dx = match &self.0.affine {
+                Some((weight, _)) => {
+                    self.kernel("layer_norm_back", &takes, |kernel| kernel.apply(&[x, weight, gradient]))
+                }
+                None => self.kernel("plain_norm_back", &[Takes::Same; 2], |kernel| kernel.apply(&[x, gradient])),
+            };
+            return dx.map(Some);
+        }
         let (weight, _) = self.0.weights(width(x.dims()))?;
         let (dx, _, _) = with_values(x, |x| {
             with_values(gradient, |gradient| Ok(differentiate(x, &weight, gradient, self.0.epsilon as f32)))

@@ -1,7 +1,11 @@
 //! Root mean square normalisation, frozen or trained. <https://arxiv.org/abs/1910.07467>
 
+#[cfg(feature = "cuda")]
+use super::cuda::{Kernel, Over, Takes};
 use super::{values, with_values};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
 /// y = weight x / sqrt(mean(x^2) + epsilon) over the last dimension.
 #[derive(Clone, Debug)]
@@ -11,13 +15,13 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// A normalisation by its weight `[d]`. It is trained where that is, or comes from, a variable.
+    /// A normalisation by its weight `[d]`, kept as f32. It is trained where that is, or comes from, a variable.
     ///
     /// # Errors
     /// A weight that is no vector.
     pub fn new(weight: Tensor, epsilon: f64) -> Result<Self> {
         weight.dims1()?;
-        Ok(Self { weight: weight.contiguous()?, epsilon: epsilon as f32 })
+        Ok(Self { weight: weight.to_dtype(DType::F32)?.contiguous()?, epsilon: epsilon as f32 })
     }
 
     /// One whose weight is kept as its difference from one, as Gemma does.
@@ -25,7 +29,7 @@ impl RmsNorm {
     /// # Errors
     /// As [`RmsNorm::new`].
     pub fn around_one(difference: &Tensor, epsilon: f64) -> Result<Self> {
-        Self::new((difference + 1.0)?, epsilon)
+        Self::new((difference.to_dtype(DType::F32)? + 1.0)?, epsilon)
     }
 
     /// Normalises `[.., d]`. A frozen norm's backward pass makes the gradient of `x` alone.
@@ -51,6 +55,13 @@ struct Frozen(RmsNorm);
 /// The normalisation with its weight as an argument, by its epsilon.
 struct Trained(f32);
 
+#[cfg(feature = "cuda")]
+impl Frozen {
+    fn kernel<T>(&self, name: &str, takes: &[Takes], run: impl FnOnce(Kernel<'_>) -> Result<T>) -> Result<T> {
+        run(Kernel { name, over: Over::Rows, takes, sizes: &[], numbers: &[self.0.epsilon] })
+    }
+}
+
 impl CustomOp1 for Frozen {
     fn name(&self) -> &'static str {
         "frozen-rms-norm"
@@ -62,7 +73,20 @@ impl CustomOp1 for Frozen {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (weight, width) = (&self.0.weight, self.0.weight.elem_count());
+        let takes = [Takes::Same, Takes::Numbers(width)];
+        self.kernel("rms_norm", &takes, |kernel| kernel.run_with((x, layout), &[weight]))
+    }
+
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let (weight, width) = (&self.0.weight, self.0.weight.elem_count());
+            let takes = [Takes::Same, Takes::Numbers(width), Takes::Same];
+            return self.kernel("rms_norm_back", &takes, |kernel| kernel.apply(&[x, weight, gradient])).map(Some);
+        }
         let (dx, _) = gradients(x, &self.0.weight, gradient, self.0.epsilon)?;
         Ok(Some(dx))
     }

@@ -1,6 +1,10 @@
 //! Softmax over the last dimension, in one operation that has a gradient.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{Kernel, Over, Takes};
 use super::values;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 /// Softmax of `[.., n]` over the last dimension.
@@ -31,6 +35,12 @@ impl CustomOp1 for Softmax {
             row.iter_mut().for_each(|value| *value /= sum);
         }
         Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let takes = &[Takes::Same];
+        Kernel { name: "softmax", over: Over::Rows, takes, sizes: &[], numbers: &[] }.run(&[(x, layout)])
     }
 
     fn bwd(&self, _x: &Tensor, y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {

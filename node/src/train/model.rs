@@ -82,11 +82,17 @@ impl Net {
             }
             _ => Some(0),
         };
-        let adapter = charter.adapter.clone();
+        let (adapter, device) = (charter.adapter.clone(), backbone.device().clone());
         let (slots, rank, branches) = (adapter.slots.into(), adapter.rank.into(), adapter.branches.into());
         Ok(Self {
             trunk: Trunk::new(backbone, slots, matches!(charter.task, Task::CausalLm { .. })),
-            gates: if branches == 0 { Vec::new() } else { gates(adapter.seed, slots, rank, branches)? },
+            gates: match branches {
+                0 => Vec::new(),
+                _ => {
+                    let gates = gates(adapter.seed, slots, rank, branches)?;
+                    gates.iter().map(|gate| gate.to_device(&device)).collect::<Result<_>>()?
+                }
+            },
             shape: adapter,
             layout: Layout::new(charter),
             task: charter.task.clone(),
@@ -141,13 +147,13 @@ impl Net {
             Goals::Next(goals) => {
                 let (places, tokens) = goals_of(goals, rows, logits.dim(0)?);
                 cross_entropy(
-                    &logits.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?,
-                    &Tensor::new(tokens, &Device::Cpu)?,
+                    &logits.index_select(&Tensor::new(places, self.device())?, 0)?,
+                    &Tensor::new(tokens, self.device())?,
                 )
             }
             Goals::Labels(labels) => {
                 let labels: Vec<u32> = rows.iter().filter_map(|row| labels.get(*row as usize).copied()).collect();
-                cross_entropy(&logits.broadcast_add(prior)?, &Tensor::new(labels, &Device::Cpu)?)
+                cross_entropy(&logits.broadcast_add(prior)?, &Tensor::new(labels, self.device())?)
             }
             Goals::None => candle_core::bail!("samples without goals can't be learnt from"),
         }
@@ -162,7 +168,7 @@ impl Net {
                 let (places, tokens) = goals_of(goals, &rows, logits.dim(0)?);
                 let width = logits.dim(1)?;
                 let logits: Vec<f32> =
-                    logits.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?.flatten_all()?.to_vec1()?;
+                    logits.index_select(&Tensor::new(places, self.device())?, 0)?.flatten_all()?.to_vec1()?;
                 let mut all = cross_entropies(&logits, &tokens, width);
                 for row in &rows {
                     let count = goals.get(*row as usize).map_or(0, Vec::len);
@@ -215,13 +221,18 @@ impl Net {
         }
         let tensors = mixture.iter().zip(groups);
         Ok(tensors
-            .map(|(values, group)| Tensor::from_slice(values, group.dims.as_slice(), &Device::Cpu))
+            .map(|(values, group)| Tensor::from_slice(values, group.dims.as_slice(), self.device()))
             .collect::<candle_core::Result<_>>()?)
     }
 
     /// The model of some private state, and a mixture's parts for it.
     pub(super) fn ready(&self, private: &Private, mixture: &[Vec<f32>]) -> Outcome<(Model, Parts)> {
         Ok((self.model(private)?, self.parts(&self.tensors(mixture)?, private)?))
+    }
+
+    /// Where everything is computed: on the backbone's device.
+    pub(super) fn device(&self) -> &Device {
+        self.trunk.backbone.device()
     }
 
     /// Whether the task is to foretell tokens.

@@ -70,7 +70,7 @@ impl Learner {
         let done = round.saturating_sub(1).saturating_mul(self.settings.steps as u64);
         let total = (self.settings.cosine && self.rounds > 0).then(|| self.rounds * self.settings.steps as u64);
         let schedule = Schedule { warm_up: self.settings.warm_up, total };
-        let prior = Tensor::new(log_prior(&self.counts(), SMOOTHING), &Device::Cpu)?;
+        let prior = Tensor::new(log_prior(&self.counts(), SMOOTHING), self.net.device())?;
         let rows: Vec<u32> = (0..self.train.len() as u32).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
         rng.set_stream(round);
