@@ -5,8 +5,10 @@
 // A kernel takes its inputs, its output, its sizes and its numbers, in this order. It works either on single values
 // (THREAD_OF_ALL) or on rows, a block of threads for each.
 
-// The threads of a block: mod.rs starts as many.
+// The threads of a block: mod.rs starts as many. A power of two.
+#ifndef THREADS
 #define THREADS 256
+#endif
 
 // A bf16, which is the upper half of an f32.
 struct Bf16 {
@@ -188,7 +190,8 @@ __device__ void layer_norm_back(const T *x, const float *weight, const T *g, T *
     }
 }
 
-// ---- attention: its rows are [inputs and groups, heads of a group, queries], from `first` of the inputs and groups on ----
+// ---- attention ----
+// Its rows are [inputs and groups, heads of a group, queries], from `first` of the inputs and groups on.
 
 // A score of a product of query and key. No cap is 0.
 __device__ inline float score_of(float product, float scale, float cap) {

@@ -211,8 +211,8 @@ fn compiled() -> Result<&'static str> {
     }
 }
 
-/// Starts `blocks` blocks of a kernel and gives its output, of this shape and type. Sizes and numbers must be those that
-/// the kernel's declaration in the source lists, and inputs as large as it reads.
+/// Starts `blocks` blocks of a kernel and gives its output, of this shape and type. Sizes and numbers must be those
+/// that the kernel's declaration in the source lists, and inputs as large as it reads.
 #[allow(unsafe_code)]
 fn launch(
     device: &CudaDevice,
