@@ -1,10 +1,6 @@
 //! Scaled dot-product attention (<https://arxiv.org/abs/1706.03762>) as one operation. Its weights are never kept: the
 //! backward pass makes them again, some queries at a time.
 
-#[cfg(feature = "cuda")]
-use super::cuda;
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, backend::BackendStorage, bail};
 use rayon::prelude::*;
 use std::{ops::Range, sync::Arc};
@@ -46,6 +42,10 @@ impl Attention {
         value: &Tensor,
         lengths: Option<&Arc<[usize]>>,
     ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if query.device().is_cuda() {
+            return super::cuda::attention(self, [query, key, value], lengths);
+        }
         let op = Op { options: *self, lengths: lengths.cloned() };
         query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, op)
     }
@@ -57,17 +57,17 @@ struct Op {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    pub(super) inputs: usize,
+struct Sizes {
+    inputs: usize,
     heads: usize,
-    pub(super) groups: usize,
-    pub(super) queries: usize,
-    pub(super) keys: usize,
-    pub(super) width: usize,
+    groups: usize,
+    queries: usize,
+    keys: usize,
+    width: usize,
 }
 
 impl Sizes {
-    pub(super) fn new(query: &[usize], key: &[usize], value: &[usize]) -> Result<Self> {
+    fn new(query: &[usize], key: &[usize], value: &[usize]) -> Result<Self> {
         match (query, key) {
             (&[inputs, heads, queries, width], &[inputs_of_keys, groups, keys, width_of_keys])
                 if key == value
@@ -93,7 +93,7 @@ impl Sizes {
     }
 
     /// Heads that share keys.
-    pub(super) fn shared(self) -> usize {
+    fn shared(self) -> usize {
         self.heads / self.groups
     }
 }
@@ -129,7 +129,7 @@ impl<'a> Source<'a> {
 fn source<'a>(storage: &'a Storage, layout: &Layout) -> Result<Source<'a>> {
     match storage {
         Storage::Cpu(storage) => Source::new(storage, layout),
-        _ => bail!("attention's tensors are on different devices"),
+        _ => bail!("attention runs on the CPU only"),
     }
 }
 
@@ -294,20 +294,6 @@ impl CustomOp3 for Op {
         Ok((CpuStorage::F32(y), query_layout.shape().clone()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        query: &CudaStorage,
-        query_layout: &Layout,
-        key: &CudaStorage,
-        key_layout: &Layout,
-        value: &CudaStorage,
-        value_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let inputs = [(query, query_layout), (key, key_layout), (value, value_layout)];
-        cuda::attend(&self.options, self.lengths.as_ref(), inputs)
-    }
-
     fn bwd(
         &self,
         query: &Tensor,
@@ -316,13 +302,6 @@ impl CustomOp3 for Op {
         _y: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        #[cfg(feature = "cuda")]
-        if query.device().is_cuda() {
-            let lengths = self.lengths.as_ref();
-            let gradients = cuda::attend_back(&self.options, lengths, [query, key, value, gradient])?;
-            let [dquery, dkey, dvalue] = gradients.map(Some);
-            return Ok((dquery, dkey, dvalue));
-        }
         let sizes = Sizes::new(query.dims(), key.dims(), value.dims())?;
         let tensors = [query.contiguous()?, key.contiguous()?, value.contiguous()?, gradient.contiguous()?];
         let [query_at, key_at, value_at, gradient_at] = tensors.each_ref().map(Tensor::storage_and_layout);

@@ -1,10 +1,6 @@
 //! Layer normalisation, frozen or trained, with or without weights.
 
-#[cfg(feature = "cuda")]
-use super::cuda::{Kernel, Over, Takes};
 use super::{values, with_values};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -28,8 +24,8 @@ impl LayerNorm {
         Self { affine: None, epsilon: EPSILON }
     }
 
-    /// A normalisation with `weight` and `bias` `[d]`, kept as f32. It is trained where they are, or come from,
-    /// variables.
+    /// A normalisation with `weight` and `bias` `[d]`, kept as f32. It is trained where they are, or come
+    /// from, variables.
     ///
     /// # Errors
     /// Shapes that do not fit each other.
@@ -51,6 +47,10 @@ impl LayerNorm {
         {
             bail!("a norm over {} values was given {}", weight.elem_count(), width(x.dims()));
         }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::layer_norm(&x, self.affine.as_ref(), self.epsilon as f32);
+        }
         match &self.affine {
             Some((weight, bias)) if weight.track_op() || bias.track_op() => {
                 x.apply_op3(weight, bias, Trained(self.epsilon as f32))
@@ -66,13 +66,6 @@ struct Frozen(LayerNorm);
 /// The normalisation with its weights as arguments, by its epsilon.
 struct Trained(f32);
 
-#[cfg(feature = "cuda")]
-impl Frozen {
-    fn kernel<T>(&self, name: &str, takes: &[Takes], run: impl FnOnce(Kernel<'_>) -> Result<T>) -> Result<T> {
-        run(Kernel { name, over: Over::Rows, takes, sizes: &[], numbers: &[self.0.epsilon as f32] })
-    }
-}
-
 impl CustomOp1 for Frozen {
     fn name(&self) -> &'static str {
         "frozen-layer-norm"
@@ -84,29 +77,7 @@ impl CustomOp1 for Frozen {
         Ok((CpuStorage::F32(normalise(x, &weight, &bias, self.0.epsilon as f32)), layout.shape().clone()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let weights = Takes::Numbers(width(layout.dims()));
-        match &self.0.affine {
-            Some((weight, bias)) => self.kernel("layer_norm", &[Takes::Same, weights, weights], |kernel| {
-                kernel.run_with((x, layout), &[weight, bias])
-            }),
-            None => self.kernel("plain_norm", &[Takes::Same], |kernel| kernel.run(&[(x, layout)])),
-        }
-    }
-
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            let takes = [Takes::Same, Takes::Numbers(width(x.dims())), Takes::Same];
-            let dx = match &self.0.affine {
-                Some((weight, _)) => {
-                    self.kernel("layer_norm_back", &takes, |kernel| kernel.apply(&[x, weight, gradient]))
-                }
-                None => self.kernel("plain_norm_back", &[Takes::Same; 2], |kernel| kernel.apply(&[x, gradient])),
-            };
-            return dx.map(Some);
-        }
         let (weight, _) = self.0.weights(width(x.dims()))?;
         let (dx, _, _) = with_values(x, |x| {
             with_values(gradient, |gradient| Ok(differentiate(x, &weight, gradient, self.0.epsilon as f32)))

@@ -1,10 +1,6 @@
 //! A function of every value by itself, with a gradient.
 
-#[cfg(feature = "cuda")]
-use super::cuda::{Kernel, Over, Takes};
 use super::{values, with_values};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -20,6 +16,10 @@ where
     F: Fn(f32) -> f32 + Send + Sync + 'static,
     D: Fn(f32) -> f32 + Send + Sync + 'static,
 {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::pointwise(x, name);
+    }
     x.contiguous()?.apply_op1(Pointwise { name, function, derivative })
 }
 
@@ -40,19 +40,7 @@ impl<F: Fn(f32) -> f32 + Send + Sync, D: Fn(f32) -> f32 + Send + Sync> CustomOp1
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let takes = &[Takes::Same];
-        Kernel { name: self.name, over: Over::Values, takes, sizes: &[], numbers: &[] }.run(&[(x, layout)])
-    }
-
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            let (name, takes) = (format!("{}_back", self.name), &[Takes::Same; 2]);
-            let back = Kernel { name: &name, over: Over::Values, takes, sizes: &[], numbers: &[] };
-            return back.apply(&[x, gradient]).map(Some);
-        }
         let dx: Vec<f32> = with_values(x, |x| {
             with_values(gradient, |gradient| {
                 let pairs = x.par_iter().with_min_len(PIECE).zip(gradient);

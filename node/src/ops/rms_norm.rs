@@ -1,10 +1,6 @@
 //! Root mean square normalisation, frozen or trained. <https://arxiv.org/abs/1910.07467>
 
-#[cfg(feature = "cuda")]
-use super::cuda::{Kernel, Over, Takes};
 use super::{values, with_values};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
 /// y = weight x / sqrt(mean(x^2) + epsilon) over the last dimension.
@@ -42,6 +38,10 @@ impl RmsNorm {
             bail!("a norm over {expected} values was given {found}");
         }
         let x = x.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::rms_norm(&x, &self.weight, self.epsilon);
+        }
         match self.weight.track_op() {
             true => x.apply_op2(&self.weight, Trained(self.epsilon)),
             false => x.apply_op1(Frozen(self.clone())),
@@ -55,13 +55,6 @@ struct Frozen(RmsNorm);
 /// The normalisation with its weight as an argument, by its epsilon.
 struct Trained(f32);
 
-#[cfg(feature = "cuda")]
-impl Frozen {
-    fn kernel<T>(&self, name: &str, takes: &[Takes], run: impl FnOnce(Kernel<'_>) -> Result<T>) -> Result<T> {
-        run(Kernel { name, over: Over::Rows, takes, sizes: &[], numbers: &[self.0.epsilon] })
-    }
-}
-
 impl CustomOp1 for Frozen {
     fn name(&self) -> &'static str {
         "frozen-rms-norm"
@@ -73,20 +66,7 @@ impl CustomOp1 for Frozen {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (weight, width) = (&self.0.weight, self.0.weight.elem_count());
-        let takes = [Takes::Same, Takes::Numbers(width)];
-        self.kernel("rms_norm", &takes, |kernel| kernel.run_with((x, layout), &[weight]))
-    }
-
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            let (weight, width) = (&self.0.weight, self.0.weight.elem_count());
-            let takes = [Takes::Same, Takes::Numbers(width), Takes::Same];
-            return self.kernel("rms_norm_back", &takes, |kernel| kernel.apply(&[x, weight, gradient])).map(Some);
-        }
         let (dx, _) = gradients(x, &self.0.weight, gradient, self.0.epsilon)?;
         Ok(Some(dx))
     }

@@ -1,37 +1,19 @@
 //! Rotary position embedding (RoFormer, <https://arxiv.org/abs/2104.09864>) in the layout of the hub's decoders: value i
 //! of a head turns together with value i + n, where n is half of the values that turn.
 
-#[cfg(feature = "cuda")]
-use super::cuda::{Kernel, Over, Takes};
 use super::{values, with_values};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use std::sync::Arc;
 
 /// Turns pairs of values by angles that grow with the token's place.
 #[derive(Clone, Debug)]
 pub struct Rotary {
-    frequencies: Arc<Frequencies>,
-}
-
-/// Radians a token, one for each pair of values.
-#[derive(Debug)]
-struct Frequencies {
-    values: Arc<[f32]>,
-    /// The same on the GPU that used them first.
-    #[cfg(feature = "cuda")]
-    on_gpu: std::sync::OnceLock<Tensor>,
+    frequencies: Arc<[f32]>,
 }
 
 impl Rotary {
     /// A rotation by its frequencies, in radians a token, one for each pair of values.
     pub fn new(frequencies: impl Into<Arc<[f32]>>) -> Self {
-        let frequencies = Frequencies {
-            values: frequencies.into(),
-            #[cfg(feature = "cuda")]
-            on_gpu: std::sync::OnceLock::new(),
-        };
         Self { frequencies: frequencies.into() }
     }
 
@@ -40,37 +22,31 @@ impl Rotary {
     /// # Errors
     /// Heads that have fewer values than turn.
     pub fn forward(&self, x: &Tensor, first: usize) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::rotary(x, &self.frequencies, first, x.rank().saturating_sub(2));
+        }
         x.contiguous()?.apply_op1(Turn { frequencies: self.frequencies.clone(), first, direction: 1.0 })
     }
 }
 
 /// The rotation, or, with a direction of -1, the one back, which is its transpose and so its gradient.
 struct Turn {
-    frequencies: Arc<Frequencies>,
+    frequencies: Arc<[f32]>,
     first: usize,
     direction: f32,
 }
 
 impl Turn {
-    /// Tokens, and values of a head.
-    fn sizes(&self, dims: &[usize]) -> Result<(usize, usize)> {
-        let pairs = self.frequencies.values.len();
-        match dims {
-            [.., tokens, size] if 2 * pairs <= *size => Ok((*tokens, *size)),
-            _ => bail!("{pairs} pairs of values can't turn in heads of shape {dims:?}"),
-        }
-    }
-
-    fn back(&self) -> Self {
-        Self { frequencies: self.frequencies.clone(), first: self.first, direction: -self.direction }
-    }
-
     fn turn(&self, x: &[f32], dims: &[usize]) -> Result<Vec<f32>> {
-        let pairs = self.frequencies.values.len();
-        let (tokens, size) = self.sizes(dims)?;
+        let pairs = self.frequencies.len();
+        let (tokens, size) = match dims {
+            [.., tokens, size] if 2 * pairs <= *size => (*tokens, *size),
+            _ => bail!("{pairs} pairs of values can't turn in heads of shape {dims:?}"),
+        };
         let places = (0..tokens).map(|token| (self.first + token) as f32);
         let turns: Vec<(f32, f32)> = places
-            .flat_map(|place| self.frequencies.values.iter().map(move |frequency| (place * frequency).sin_cos()))
+            .flat_map(|place| self.frequencies.iter().map(move |frequency| (place * frequency).sin_cos()))
             .collect();
         let mut y = x.to_vec();
         for head in y.chunks_exact_mut((tokens * size).max(1)) {
@@ -86,36 +62,6 @@ impl Turn {
     }
 }
 
-#[cfg(feature = "cuda")]
-impl Turn {
-    /// The kernel for heads of this shape, given to `run` with the frequencies.
-    fn kernel<T>(
-        &self,
-        dims: &[usize],
-        device: &candle_core::Device,
-        run: impl FnOnce(Kernel<'_>, &Tensor) -> Result<T>,
-    ) -> Result<T> {
-        let (tokens, size) = self.sizes(dims)?;
-        let pairs = self.frequencies.values.len();
-        let frequencies = match self.frequencies.on_gpu.get() {
-            Some(frequencies) if frequencies.device().same_device(device) => frequencies.clone(),
-            _ => {
-                let frequencies = Tensor::new(&*self.frequencies.values, device)?;
-                self.frequencies.on_gpu.get_or_init(|| frequencies.clone());
-                frequencies
-            }
-        };
-        let kernel = Kernel {
-            name: "rotary",
-            over: Over::Values,
-            takes: &[Takes::Same, Takes::Numbers(pairs)],
-            sizes: &[tokens, size, pairs, self.first],
-            numbers: &[self.direction],
-        };
-        run(kernel, &frequencies)
-    }
-}
-
 impl CustomOp1 for Turn {
     fn name(&self) -> &'static str {
         "rotary"
@@ -125,19 +71,8 @@ impl CustomOp1 for Turn {
         Ok((CpuStorage::F32(self.turn(values(x, layout)?, layout.dims())?), layout.shape().clone()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let device = candle_core::Device::Cuda(x.device.clone());
-        self.kernel(layout.dims(), &device, |kernel, frequencies| kernel.run_with((x, layout), &[frequencies]))
-    }
-
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let back = self.back();
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            let turn = |kernel: Kernel<'_>, frequencies: &Tensor| kernel.apply(&[gradient, frequencies]);
-            return back.kernel(x.dims(), x.device(), turn).map(Some);
-        }
+        let back = Self { frequencies: self.frequencies.clone(), first: self.first, direction: -self.direction };
         let dx = with_values(gradient, |gradient| back.turn(gradient, x.dims()))?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }

@@ -1,10 +1,6 @@
 //! Softmax over the last dimension, in one operation that has a gradient.
 
-#[cfg(feature = "cuda")]
-use super::cuda::{Kernel, Over, Takes};
 use super::values;
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 /// Softmax of `[.., n]` over the last dimension.
@@ -12,6 +8,10 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 /// # Errors
 /// Values that are not f32 in main memory.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::softmax(x);
+    }
     x.contiguous()?.apply_op1(Softmax)
 }
 
@@ -35,12 +35,6 @@ impl CustomOp1 for Softmax {
             row.iter_mut().for_each(|value| *value /= sum);
         }
         Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let takes = &[Takes::Same];
-        Kernel { name: "softmax", over: Over::Rows, takes, sizes: &[], numbers: &[] }.run(&[(x, layout)])
     }
 
     fn bwd(&self, _x: &Tensor, y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {

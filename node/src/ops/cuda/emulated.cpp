@@ -168,15 +168,18 @@ static void check_pointwise(const char *name, Forward forward, Backward backward
     expect(std::string(name) + " backward", dx, slope(all, x, outer));
 }
 
-static void check_rotary(size_t size) {
+// Of heads `[heads, tokens, size]`, or with `inside` `[tokens, heads, size]`.
+static void check_rotary(size_t size, bool inside) {
     const size_t tokens = 9, pairs = 3, first = 5, heads = 4, count = heads * tokens * size;
+    const size_t step = inside ? heads * size : size;
     const float frequencies[pairs] = {1.0f, 0.3f, 0.01f};
     Floats x = noise(count), outer = noise(count), y(count), dx(count);
     auto turn = [&](const Doubles &x) {
         Doubles y = x;
         for (size_t row = 0; row < heads * tokens; row++) {
             for (size_t pair = 0; pair < pairs; pair++) {
-                double angle = double(first + row % tokens) * frequencies[pair];
+                size_t token = inside ? row / heads : row % tokens;
+                double angle = double(first + token) * frequencies[pair];
                 size_t left = row * size + pair, right = left + pairs;
                 y[left] = x[left] * std::cos(angle) - x[right] * std::sin(angle);
                 y[right] = x[right] * std::cos(angle) + x[left] * std::sin(angle);
@@ -186,7 +189,7 @@ static void check_rotary(size_t size) {
     };
     auto run = [&](const Floats &from, Floats &to, float direction) {
         launch(blocks_of(count), [&] {
-            rotary_f32(from.data(), frequencies, to.data(), count, tokens, size, pairs, first, direction);
+            rotary_f32(from.data(), frequencies, to.data(), count, tokens, step, size, pairs, first, direction);
         });
     };
     run(x, y, 1.0f);
@@ -353,7 +356,10 @@ int main() {
     check_pointwise("gelu by tanh", gelu_tanh_f32, gelu_tanh_back_f32, [](double x) {
         return 0.5 * x * (1.0 + std::tanh(std::sqrt(M_2_PI) * (x + 0.044715 * x * x * x)));
     });
-    for (size_t size : {6, 10}) check_rotary(size);
+    for (size_t size : {6, 10}) {
+        check_rotary(size, false);
+        check_rotary(size, true);
+    }
     for (size_t width : {1, 5, 8, 700}) check_softmax(width);
     for (size_t width : {7, 300}) check_norms(width);
     const size_t all = -1;

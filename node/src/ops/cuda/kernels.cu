@@ -91,9 +91,9 @@ template <class F, class T> __device__ void pointwise_back(const T *x, const T *
     if (at < count) put(dx, at, get(g, at) * F::slope(get(x, at)));
 }
 
-// `direction` is -1 for the rotation back.
+// Heads of `size` values; from one token to the next there are `step` values. `direction` is -1 for the rotation back.
 template <class T>
-__device__ void rotary(const T *x, const float *frequencies, T *y, size_t count, size_t tokens, size_t size,
+__device__ void rotary(const T *x, const float *frequencies, T *y, size_t count, size_t tokens, size_t step, size_t size,
                        size_t pairs, size_t first, float direction) {
     size_t at = THREAD_OF_ALL;
     if (at >= count) return;
@@ -103,7 +103,7 @@ __device__ void rotary(const T *x, const float *frequencies, T *y, size_t count,
         return;
     }
     bool left = column < pairs;
-    float angle = (float)(first + at / size % tokens) * frequencies[left ? column : column - pairs];
+    float angle = (float)(first + at / step % tokens) * frequencies[left ? column : column - pairs];
     float turned = direction * sinf(angle);
     float other = left ? -get(x, at + pairs) : get(x, at - pairs);
     put(y, at, get(x, at) * cosf(angle) + other * turned);
@@ -217,7 +217,8 @@ __device__ void attention(const T *products, const unsigned int *lengths, T *wei
     softmax_part(score, weights + blockIdx.x * keys, keys, start, end);
 }
 
-// The gradient of products, from products, weights and the gradient of weights.
+// The gradient of products, from products, weights and the gradient of weights. With a scale of 1 and no cap it is that
+// of a plain softmax.
 template <class T>
 __device__ void attention_back(const T *products, const T *weights, const T *g, T *gradient, size_t keys, float scale,
                                float cap) {
@@ -245,8 +246,8 @@ __device__ void attention_back(const T *products, const T *weights, const T *g, 
     EXPORT_POINTWISE(T, TYPE, Gelu, gelu)                                                                             \
     EXPORT_POINTWISE(T, TYPE, GeluTanh, gelu_tanh)                                                                    \
     extern "C" __global__ void rotary_##TYPE(const T *x, const float *frequencies, T *y, size_t count, size_t tokens, \
-                                             size_t size, size_t pairs, size_t first, float direction) {              \
-        rotary(x, frequencies, y, count, tokens, size, pairs, first, direction);                                      \
+                                             size_t step, size_t size, size_t pairs, size_t first, float direction) { \
+        rotary(x, frequencies, y, count, tokens, step, size, pairs, first, direction);                                \
     }                                                                                                                 \
     extern "C" __global__ void softmax_##TYPE(const T *x, T *y, size_t width) { softmax(x, y, width); }               \
     extern "C" __global__ void rms_norm_##TYPE(const T *x, const float *weight, T *y, size_t width, float epsilon) {  \

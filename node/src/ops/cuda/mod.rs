@@ -1,270 +1,140 @@
-//! Our operations on NVIDIA's GPUs: kernels for what is no matrix product, and how they are started.
+//! Our operations on NVIDIA's GPUs: kernels for what is no matrix product.
 //!
-//! An operation's own file says what it computes; its `cuda_fwd` and `bwd` come here with tensors on a GPU. Nothing is
-//! copied between main memory and the GPU, but a few numbers once for a batch.
+//! An operation's own file says what it computes; where its input is on a GPU, it comes here. Nothing is copied between
+//! main memory and the GPU but a few numbers that all blocks share, once.
 
 mod attention;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
-pub(super) use attention::{attend, attend_back};
+pub(super) use attention::attention;
 
-use candle_core::{
-    CudaDevice, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor,
-    backend::{BackendDevice as _, BackendStorage as _},
-    bail,
-    cuda_backend::{
-        CudaStorageSlice as Slice, WrapErr as _,
-        cudarc::{
-            driver::{CudaStream, DevicePtr as _, DevicePtrMut as _, LaunchConfig, PushKernelArg as _, SyncOnDrop},
-            nvrtc,
-        },
-    },
-};
-use std::sync::OnceLock;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
+use kernel::{Kernel, Over, Takes};
+use std::{cell::RefCell, sync::Arc};
 
-/// What the driver's compiler gets.
-const SOURCE: &str = include_str!("kernels.cu");
-
-/// Threads of a block, as in the source.
-const THREADS: u32 = 256;
-
-/// A kernel of the source, from tensors to one that is like the first of them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kernel<'a> {
-    /// Its name there, without the type behind it.
-    pub(super) name: &'a str,
-    pub(super) over: Over,
-    /// The types of its inputs.
-    pub(super) takes: &'a [Takes],
-    /// Sizes that it takes besides those of [`Over`].
-    pub(super) sizes: &'a [usize],
-    pub(super) numbers: &'a [f32],
+/// The function `name` of every value, which has the derivative `name`_back.
+pub(super) fn pointwise(x: &Tensor, name: &'static str) -> Result<Tensor> {
+    let back = Kernel::new(format!("{name}_back"), Over::Values, [Takes::Same; 2]);
+    let forward = Kernel::new(name, Over::Values, [Takes::Same]);
+    operation(x, forward, vec![], move |x, _, gradient| back.apply(&[x, gradient]))
 }
 
-/// What a kernel's threads share out among themselves.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Over {
-    /// All values; it takes their count.
-    Values,
-    /// Rows of the last dimension; it takes their width.
-    Rows,
+/// Softmax over the last dimension.
+pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
+    let back = Kernel::new("attention_back", Over::Rows, [Takes::Same; 3]).numbers([1.0, 0.0]);
+    let forward = Kernel::new("softmax", Over::Rows, [Takes::Same]);
+    operation(x, forward, vec![], move |_, y, gradient| back.apply(&[y, y, gradient]))
 }
 
-/// What an input must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
-    /// Values like the first input's: as many, of the same type.
-    Same,
-    /// So many f32.
-    Numbers(usize),
-    /// So many u32.
-    Counts(usize),
+/// Root mean square normalisation over the last dimension by a frozen weight `[d]`.
+pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
+    frozen([weight])?;
+    let weights = Takes::Numbers(weight.elem_count());
+    let forward = Kernel::new("rms_norm", Over::Rows, [Takes::Same, weights]).numbers([epsilon]);
+    let back = Kernel::new("rms_norm_back", Over::Rows, [Takes::Same, weights, Takes::Same]).numbers([epsilon]);
+    let held = weight.clone();
+    operation(x, forward, vec![weight.clone()], move |x, _, gradient| back.apply(&[x, &held, gradient]))
 }
 
-impl Kernel<'_> {
-    /// Computes with contiguous values.
-    pub(super) fn run(&self, inputs: &[(&CudaStorage, &Layout)]) -> Result<(CudaStorage, Shape)> {
-        let Some((first, layout)) = inputs.first() else { bail!("a kernel without inputs") };
-        let (device, shape, dtype) = (first.device(), layout.shape().clone(), first.dtype());
-        self.check(inputs, shape.elem_count(), dtype)?;
-        if shape.elem_count() == 0 {
-            return Ok((device.zeros_impl(&shape, dtype)?, shape));
-        }
-        let name = match dtype {
-            DType::F32 => format!("{}_f32", self.name),
-            DType::BF16 => format!("{}_bf16", self.name),
-            other => bail!("{} takes f32 and bf16 on a GPU, not {other:?}", self.name),
-        };
-        let width = layout.dims().last().copied().unwrap_or(1);
-        let (size, blocks) = match self.over {
-            Over::Values => (shape.elem_count(), shape.elem_count().div_ceil(THREADS as usize)),
-            Over::Rows => (width, shape.elem_count() / width),
-        };
-        let Ok(blocks) = u32::try_from(blocks) else { bail!("{} of {shape:?} is too much for a GPU", self.name) };
-        let sizes: Vec<usize> = [size].iter().chain(self.sizes).copied().collect();
-        let output = launch(device, (&name, blocks), inputs, (&shape, dtype), &sizes, self.numbers)?;
-        Ok((output, shape))
-    }
-
-    /// What the kernel may read must be there.
-    fn check(&self, inputs: &[(&CudaStorage, &Layout)], count: usize, dtype: DType) -> Result<()> {
-        let fits = |(takes, (storage, layout)): (&Takes, &(&CudaStorage, &Layout))| {
-            let must = match takes {
-                Takes::Same => (count, dtype),
-                Takes::Numbers(count) => (*count, DType::F32),
-                Takes::Counts(count) => (*count, DType::U32),
-            };
-            (layout.shape().elem_count(), storage.dtype()) == must && layout.contiguous_offsets().is_some()
-        };
-        match self.takes.len() == inputs.len() && self.takes.iter().zip(inputs).all(fits) {
-            true => Ok(()),
-            false => {
-                let found: Vec<_> = inputs.iter().map(|(storage, layout)| (layout.dims(), storage.dtype())).collect();
-                bail!("{} takes contiguous {:?} on a GPU, not {found:?}", self.name, self.takes)
-            }
-        }
-    }
-
-    /// Computes with one to three tensors, without a gradient.
-    pub(super) fn apply(&self, inputs: &[&Tensor]) -> Result<Tensor> {
-        match inputs.iter().map(|input| input.contiguous()).collect::<Result<Vec<_>>>()?.as_slice() {
-            [a] => a.apply_op1_no_bwd(self),
-            [a, b] => a.apply_op2_no_bwd(b, self),
-            [a, b, c] => a.apply_op3_no_bwd(b, c, self),
-            _ => bail!("{} takes one to three tensors", self.name),
-        }
-    }
-
-    /// Computes with the values of an operation's input and tensors that the operation holds.
-    pub(super) fn run_with(&self, x: (&CudaStorage, &Layout), held: &[&Tensor]) -> Result<(CudaStorage, Shape)> {
-        let held = held.iter().map(|tensor| tensor.contiguous()).collect::<Result<Vec<_>>>()?;
-        let guards: Vec<_> = held.iter().map(Tensor::storage_and_layout).collect();
-        let mut inputs = vec![x];
-        for (storage, layout) in &guards {
-            match &**storage {
-                Storage::Cuda(storage) => inputs.push((storage, layout)),
-                _ => bail!("what {} holds is not on the GPU of its input", self.name),
-            }
-        }
-        self.run(&inputs)
-    }
-}
-
-impl CustomOp1 for Kernel<'_> {
-    fn name(&self) -> &'static str {
-        "kernel"
-    }
-
-    fn cpu_fwd(&self, _: &candle_core::CpuStorage, _: &Layout) -> Result<(candle_core::CpuStorage, Shape)> {
-        bail!("{} is a GPU's", self.name)
-    }
-
-    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.run(&[(a, a_layout)])
-    }
-}
-
-impl CustomOp2 for Kernel<'_> {
-    fn name(&self) -> &'static str {
-        "kernel"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &candle_core::CpuStorage,
-        _: &Layout,
-        _: &candle_core::CpuStorage,
-        _: &Layout,
-    ) -> Result<(candle_core::CpuStorage, Shape)> {
-        bail!("{} is a GPU's", self.name)
-    }
-
-    fn cuda_fwd(
-        &self,
-        a: &CudaStorage,
-        a_layout: &Layout,
-        b: &CudaStorage,
-        b_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run(&[(a, a_layout), (b, b_layout)])
-    }
-}
-
-impl CustomOp3 for Kernel<'_> {
-    fn name(&self) -> &'static str {
-        "kernel"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &candle_core::CpuStorage,
-        _: &Layout,
-        _: &candle_core::CpuStorage,
-        _: &Layout,
-        _: &candle_core::CpuStorage,
-        _: &Layout,
-    ) -> Result<(candle_core::CpuStorage, Shape)> {
-        bail!("{} is a GPU's", self.name)
-    }
-
-    fn cuda_fwd(
-        &self,
-        a: &CudaStorage,
-        a_layout: &Layout,
-        b: &CudaStorage,
-        b_layout: &Layout,
-        c: &CudaStorage,
-        c_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run(&[(a, a_layout), (b, b_layout), (c, c_layout)])
-    }
-}
-
-/// The kernels, compiled once for this process.
-fn compiled() -> Result<&'static str> {
-    static PTX: OnceLock<std::result::Result<String, String>> = OnceLock::new();
-    let compile = || nvrtc::compile_ptx(SOURCE).map(|ptx| ptx.to_src()).map_err(|error| format!("{error:?}"));
-    match PTX.get_or_init(compile) {
-        Ok(ptx) => Ok(ptx),
-        Err(error) => bail!("the GPU's kernels can't be compiled: {error}"),
-    }
-}
-
-/// Starts `blocks` blocks of a kernel and gives its output, of this shape and type. Sizes and numbers must be those
-/// that the kernel's declaration in the source lists, and inputs as large as it reads.
-#[allow(unsafe_code)]
-fn launch(
-    device: &CudaDevice,
-    (name, blocks): (&str, u32),
-    inputs: &[(&CudaStorage, &Layout)],
-    (shape, dtype): (&Shape, DType),
-    sizes: &[usize],
-    numbers: &[f32],
-) -> Result<CudaStorage> {
-    let function = device.get_or_load_custom_func(name, "heterotune", compiled()?)?;
-    let stream = device.cuda_stream();
-    // SAFETY: the kernel writes every value of it.
-    let mut output = unsafe { device.alloc_uninit(shape, dtype)? };
-    {
-        // Each pointer comes with a guard that tells the driver, when it is dropped, that the memory has been used.
-        let inputs = inputs.iter().map(|(storage, layout)| pointer(storage, layout.start_offset(), &stream));
-        let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        let output = pointer_mut(&mut output, &stream)?;
-        let mut arguments = function.builder();
-        for (pointer, _) in inputs.iter().chain([&output]) {
-            arguments.arg(pointer);
-        }
-        for size in sizes {
-            arguments.arg(size);
-        }
-        for number in numbers {
-            arguments.arg(number);
-        }
-        let config = LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
-        // SAFETY: `Kernel::check` has seen that the inputs are as many values, of the types, as the kernel declares and
-        // reads; it writes no more than the values of the output.
-        unsafe { arguments.launch(config) }.w()?;
-    }
-    Ok(output)
-}
-
-/// Where a storage's values begin in the GPU's memory, `start` values behind its beginning.
-fn pointer<'a>(storage: &'a CudaStorage, start: usize, stream: &'a CudaStream) -> Result<(u64, SyncOnDrop<'a>)> {
-    let (base, guard) = match &storage.slice {
-        Slice::F32(values) => values.device_ptr(stream),
-        Slice::BF16(values) => values.device_ptr(stream),
-        Slice::U32(values) => values.device_ptr(stream),
-        _ => bail!("a GPU's kernel takes f32, bf16 and u32 only"),
+/// Layer normalisation over the last dimension, by a frozen weight and bias `[d]` where there are any.
+pub(super) fn layer_norm(x: &Tensor, affine: Option<&(Tensor, Tensor)>, epsilon: f32) -> Result<Tensor> {
+    let Some((weight, bias)) = affine else {
+        let forward = Kernel::new("plain_norm", Over::Rows, [Takes::Same]).numbers([epsilon]);
+        let back = Kernel::new("plain_norm_back", Over::Rows, [Takes::Same; 2]).numbers([epsilon]);
+        return operation(x, forward, vec![], move |x, _, gradient| back.apply(&[x, gradient]));
     };
-    Ok((base + (start * storage.dtype().size_in_bytes()) as u64, guard))
+    frozen([weight, bias])?;
+    let weights = Takes::Numbers(weight.elem_count());
+    let forward = Kernel::new("layer_norm", Over::Rows, [Takes::Same, weights, weights]).numbers([epsilon]);
+    let back = Kernel::new("layer_norm_back", Over::Rows, [Takes::Same, weights, Takes::Same]).numbers([epsilon]);
+    let held = weight.clone();
+    let all = vec![weight.clone(), bias.clone()];
+    operation(x, forward, all, move |x, _, gradient| back.apply(&[x, &held, gradient]))
 }
 
-/// The same, to be written.
-fn pointer_mut<'a>(storage: &'a mut CudaStorage, stream: &'a CudaStream) -> Result<(u64, SyncOnDrop<'a>)> {
-    match &mut storage.slice {
-        Slice::F32(values) => Ok(values.device_ptr_mut(stream)),
-        Slice::BF16(values) => Ok(values.device_ptr_mut(stream)),
-        _ => bail!("a GPU's kernel makes f32 and bf16 only"),
+/// Rotary position embedding of heads `[.., d]`, whose tokens are dimension `tokens`, the first at place `first`.
+pub(super) fn rotary(x: &Tensor, frequencies: &Arc<[f32]>, first: usize, tokens: usize) -> Result<Tensor> {
+    thread_local! {
+        static KEPT: Kept<[f32]> = const { RefCell::new(Vec::new()) };
+    }
+    let (pairs, dims) = (frequencies.len(), x.dims());
+    let (Some(count), Some(size)) = (dims.get(tokens), dims.last().filter(|size| 2 * pairs <= **size)) else {
+        bail!("{pairs} pairs of values can't turn in heads of shape {dims:?}")
+    };
+    let step = dims.iter().skip(tokens + 1).product();
+    let kernel = |direction: f32| {
+        let sizes = [*count, step, *size, pairs, first];
+        Kernel::new("rotary", Over::Values, [Takes::Same, Takes::Numbers(pairs)]).sizes(sizes).numbers([direction])
+    };
+    let (forward, back) = (kernel(1.0), kernel(-1.0));
+    let device = x.device();
+    let held =
+        KEPT.with_borrow_mut(|kept| on_gpu(kept, frequencies, device, || Tensor::new(&**frequencies, device)))?;
+    operation(x, forward, vec![held.clone()], move |_, _, gradient| back.apply(&[gradient, &held]))
+}
+
+/// Refuses weights in training, for which there are no kernels.
+fn frozen<'a>(weights: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
+    match weights.into_iter().any(Tensor::track_op) {
+        true => bail!("norms are trained on the CPU only"),
+        false => Ok(()),
+    }
+}
+
+/// Lists that went to a GPU.
+type Kept<T> = RefCell<Vec<(Arc<T>, Tensor)>>;
+
+/// Lists that are kept there at a time.
+const KEPT_MAX: usize = 8;
+
+/// A list on the GPU: the one that is kept there, or what `make` gives.
+fn on_gpu<T: ?Sized>(
+    kept: &mut Vec<(Arc<T>, Tensor)>,
+    list: &Arc<T>,
+    device: &Device,
+    make: impl FnOnce() -> Result<Tensor>,
+) -> Result<Tensor> {
+    let same = |(of, tensor): &&(Arc<T>, Tensor)| Arc::ptr_eq(of, list) && tensor.device().same_device(device);
+    if let Some((_, tensor)) = kept.iter().find(same) {
+        return Ok(tensor.clone());
+    }
+    let tensor = make()?;
+    kept.truncate(KEPT_MAX - 1);
+    kept.insert(0, (list.clone(), tensor.clone()));
+    Ok(tensor)
+}
+
+/// Applies an operation of one kernel, which is given `x` and `held`. Its gradient is made by `backward`, from `x`, the
+/// result and the gradient of the result.
+fn operation<B>(x: &Tensor, forward: Kernel, held: Vec<Tensor>, backward: B) -> Result<Tensor>
+where
+    B: Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+{
+    x.contiguous()?.apply_op1(Op { forward, held, backward })
+}
+
+struct Op<B> {
+    forward: Kernel,
+    held: Vec<Tensor>,
+    backward: B,
+}
+
+impl<B: Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor> + Send + Sync> CustomOp1 for Op<B> {
+    fn name(&self) -> &'static str {
+        "kernel"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("this operation is a GPU's")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.forward.run_with((x, layout), &self.held)
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        (self.backward)(x, y, gradient).map(Some)
     }
 }
