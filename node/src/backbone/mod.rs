@@ -6,6 +6,7 @@ mod classifier;
 mod decoder;
 mod encoder;
 pub(crate) mod made;
+mod placement;
 mod processor;
 mod vision;
 mod weights;
@@ -16,8 +17,11 @@ pub use processor::{Pixels, Processor, Resample, Resize, processor};
 pub use vision::{Config, Vit};
 pub use weights::{Embedding, Weights};
 
-use crate::ops::{LayerNorm, Linear};
-use candle_core::{Device, Result as Computed, Tensor, bail};
+use crate::{
+    device::{DeviceChoice, DeviceError},
+    ops::{LayerNorm, Linear},
+};
+use candle_core::{DType, Device, Result as Computed, Tensor, bail};
 use serde::Deserialize;
 use std::{
     fs,
@@ -131,22 +135,22 @@ impl Hidden {
         self.values.flatten(0, 1)?.index_select(&rows, 0)
     }
 
-    /// The mean over each input's own tokens from `first` on: `[n, d]`.
+    /// The mean over each input's own tokens from `first` on, as f32: `[n, d]`.
     ///
     /// # Errors
     /// An input that has no token there.
     pub fn mean(&self, first: usize) -> Computed<Tensor> {
         let (_, tokens, _) = self.values.dims3()?;
+        let values = self.values.to_dtype(DType::F32)?;
         let Some(lengths) = &self.lengths else {
-            return self.values.narrow(1, first, tokens.saturating_sub(first))?.mean(1);
+            return values.narrow(1, first, tokens.saturating_sub(first))?.mean(1);
         };
         let weights = lengths.iter().flat_map(|length| {
             let share = 1.0 / (length.saturating_sub(first)) as f32;
             (0..tokens).map(move |at| if (first..*length).contains(&at) { share } else { 0.0 })
         });
-        let weights =
-            Tensor::from_vec(weights.collect::<Vec<f32>>(), (lengths.len(), 1, tokens), self.values.device())?;
-        weights.matmul(&self.values.contiguous()?)?.squeeze(1)
+        let weights = Tensor::from_vec(weights.collect::<Vec<f32>>(), (lengths.len(), 1, tokens), values.device())?;
+        weights.matmul(&values.contiguous()?)?.squeeze(1)
     }
 }
 
@@ -189,6 +193,9 @@ pub trait Backbone: Send + Sync {
     /// How many tokens the hidden state of one input has at most.
     fn tokens(&self) -> usize;
 
+    /// Where it computes. Batches may come from main memory.
+    fn device(&self) -> &Device;
+
     /// How many weights the embedding and the blocks have.
     fn parameters(&self) -> usize;
 
@@ -215,7 +222,7 @@ pub trait Backbone: Send + Sync {
         Head::None
     }
 
-    /// The own head's logits, from the hidden state after the last block.
+    /// The own head's logits as f32, from the hidden state after the last block.
     ///
     /// # Errors
     /// A hidden state of another shape, or a backbone without a head.
@@ -262,6 +269,8 @@ pub struct Options {
     pub layers: Option<usize>,
     /// How the frozen matrices of the blocks are kept in memory.
     pub precision: Precision,
+    /// What computes.
+    pub device: DeviceChoice,
 }
 
 impl Options {
@@ -278,7 +287,8 @@ impl Options {
     }
 }
 
-/// How frozen matrices are kept in memory. Everything is computed in f32.
+/// How frozen matrices are kept in memory. On the CPU everything is computed in f32. A GPU takes f32 and bf16, and
+/// computes hidden states in the same type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -383,6 +393,12 @@ pub enum BackboneError {
         /// What is wrong.
         problem: String,
     },
+    /// The device can't be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A precision that no GPU computes with.
+    #[error("precisions f16, q8 and q4 are for the CPU only; on a GPU take f32 or bf16")]
+    Precision,
     /// The tensor library refused to compute.
     #[error("the backbone could not be computed: {0}")]
     Compute(#[from] candle_core::Error),

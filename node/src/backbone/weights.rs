@@ -1,6 +1,6 @@
 //! Weights from safetensors files, read and checked one by one.
 
-use super::{BackboneError, Precision, Source, parse, read_text};
+use super::{BackboneError, Precision, Source, parse, placement::Placement, read_text};
 use crate::ops::{Linear, Packed};
 use candle_core::{DType, Device, Tensor, quantized::GgmlDType};
 use memmap2::Mmap;
@@ -26,6 +26,8 @@ pub struct Weights {
     shards: Vec<Shard>,
     /// Which shard a tensor is in.
     places: HashMap<String, usize>,
+    /// Where tensors are put.
+    placement: Placement,
 }
 
 impl Weights {
@@ -45,7 +47,7 @@ impl Weights {
     pub fn open(path: &Path) -> Result<Self, BackboneError> {
         let shard = Shard::open(path)?;
         let places = shard.metadata.tensors().into_keys().map(|name| (name, 0)).collect();
-        Ok(Self { path: path.into(), shards: vec![shard], places })
+        Ok(Self { path: path.into(), shards: vec![shard], places, placement: Placement::default() })
     }
 
     fn sharded(index: PathBuf, folder: &Path) -> Result<Self, BackboneError> {
@@ -55,7 +57,8 @@ impl Weights {
             weight_map: BTreeMap<String, String>,
         }
         let Index { weight_map } = parse(&index, &read_text(&index)?)?;
-        let mut weights = Self { path: index, shards: Vec::new(), places: HashMap::new() };
+        let mut weights =
+            Self { path: index, shards: Vec::new(), places: HashMap::new(), placement: Placement::default() };
         let mut numbers = HashMap::new();
         for (tensor, file) in weight_map {
             if !matches!(Path::new(&file).components().collect::<Vec<_>>()[..], [Component::Normal(_)]) {
@@ -79,12 +82,17 @@ impl Weights {
         Ok(weights)
     }
 
+    /// The same weights, whose tensors are put elsewhere.
+    pub(super) fn placed(self, placement: Placement) -> Self {
+        Self { placement, ..self }
+    }
+
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.places.contains_key(name)
     }
 
-    /// A tensor as f32, from f32, f16 or bf16.
+    /// A tensor, from f32, f16 or bf16, as f32 in main memory unless it is put elsewhere.
     ///
     /// # Errors
     /// A tensor that is missing, of another shape than `shape` or another type, or holds a value that is not finite.
@@ -100,14 +108,18 @@ impl Weights {
         let (matrix, part, rows) = self.locate(name, shape, rows)?;
         let mut values = Vec::with_capacity(part.iter().product());
         self.each(name, &matrix, rows, |some| values.extend_from_slice(some))?;
-        Ok(Tensor::from_vec(values, part, &Device::Cpu)?)
+        Ok(self.placement.take(&Tensor::from_vec(values, part, &Device::Cpu)?)?)
     }
 
-    /// The rows of a matrix `[rows, d]` that stay on the disk until they are asked for. All are read once, and checked.
+    /// The rows of a matrix `[rows, d]`. On the CPU they stay on the disk until they are asked for; all are read once, and
+    /// checked.
     ///
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn embedding(&self, name: &str, (rows, width): (usize, usize)) -> Result<Embedding, BackboneError> {
+        if !self.placement.is_cpu() {
+            return Ok(Embedding::Dense(self.tensor(name, &[rows, width])?));
+        }
         let (matrix, _, all) = self.locate(name, &[rows, width], 0..rows)?;
         self.each(name, &matrix, all, |_| ())?;
         Ok(Embedding::OnDisk(matrix))
@@ -215,7 +227,7 @@ impl Embedding {
     /// A file that can't be read any more.
     pub fn rows(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Dense(tensor) => tensor.index_select(ids, 0),
+            Self::Dense(tensor) => tensor.index_select(&ids.to_device(tensor.device())?, 0),
             Self::OnDisk(matrix) => {
                 let ids = ids.to_vec1::<u32>()?;
                 let mut values = Vec::with_capacity(ids.len() * matrix.row);
@@ -269,14 +281,14 @@ pub(super) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    /// The tensors whose names start with `prefix`, all of them kept as f32.
+    /// The tensors whose names start with `prefix`, none of them packed.
     pub(super) fn new(weights: &'a Weights, prefix: &'a str) -> Self {
         Self { weights, prefix, precision: Precision::F32, parameters: 0 }
     }
 
-    /// The same, with the matrices of linear maps kept in this precision.
-    pub(super) fn keeping(self, precision: Precision) -> Self {
-        Self { precision, ..self }
+    /// The same, with the matrices of linear maps packed as the weights' placement has it.
+    pub(super) fn packing(self) -> Self {
+        Self { precision: self.weights.placement.packing, ..self }
     }
 
     /// Rows of the matrix `name`.weight as a map, and with `bias` those of `name`.bias.

@@ -93,7 +93,7 @@ fn run(rounds: u64, out: &Path) -> Result<Run> {
     Ok(Run { nodes, cpu })
 }
 
-/// The quickstart's nodes, all of them the smallest, with 64 Ki values to share, one sample to learn from at a time.
+/// The quickstart's nodes, all of them the smallest, with 64 Ki values to share, and two steps of one sample to learn from.
 fn scenario(rounds: u64) -> Result<Scenario> {
     let mut scenario = Scenario::quickstart()?;
     let smallest = scenario.nodes.first().map(|node| node.backbone.clone()).unwrap_or_default();
@@ -104,7 +104,8 @@ fn scenario(rounds: u64) -> Result<Scenario> {
          rounds = {{ total = {rounds}, deadline_ms = 120000 }}\n"
     );
     scenario.network = toml::from_str(&network).context("the benchmark's own network")?;
-    (scenario.train.steps, scenario.train.batch) = (1, 1);
+    // A readout of zeros gives branches no gradient: the second step is the first that they learn from.
+    (scenario.train.steps, scenario.train.batch) = (2, 1);
     scenario.ablations.clear();
     Ok(scenario)
 }

@@ -32,6 +32,7 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: Flags) -> Result<()> {
     let (state, invite) = (flags.state.folder(), read(&flags.invite)?);
+    flags.config.frozen().device.check()?;
     let key = init::prepare(&state)?.id();
     take(&state, &key, &invite, flags.config)?;
     if flags.no_run {

@@ -3,6 +3,7 @@
 use crate::{
     backbone::{Options, Precision},
     cli::fetch,
+    device::DeviceChoice,
     hub::{self, HubError},
 };
 use clap::Args;
@@ -20,6 +21,9 @@ pub(super) struct Frozen {
     /// How the frozen matrices are kept in memory: f32, f16, bf16, q8 (a quarter of f32) or q4 (an eighth).
     #[arg(long, value_name = "KIND", default_value = "f32")]
     precision: Precision,
+    /// What computes: cpu, cuda, cuda:N or auto (a GPU if there is one that can be used).
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: DeviceChoice,
 }
 
 impl Frozen {
@@ -29,6 +33,6 @@ impl Frozen {
     }
 
     pub(super) fn options(&self) -> Options {
-        Options { layers: self.layers, precision: self.precision }
+        Options { layers: self.layers, precision: self.precision, device: self.device }
     }
 }

@@ -65,6 +65,7 @@ pub(super) fn start(state: PathBuf, charter: Option<PathBuf>, flags: NodeConfig,
     if charter.is_none() && !kept.exists() {
         bail!("{} belongs to no network yet: use `heterotune join INVITE`, or give --charter FILE", state.display());
     }
+    config.frozen().device.check()?;
     let console = Console::new(config.log.unwrap_or_default());
     if scenario.is_none() {
         doctor::quick(&state, &config).iter().for_each(|finding| console.warn(&finding.to_string()));

@@ -4,6 +4,7 @@ use super::{Training, read_toml};
 use crate::{
     backbone::{Options, Precision},
     console::Level,
+    device::DeviceChoice,
 };
 use anyhow::{Context as _, Result};
 use libp2p::Multiaddr;
@@ -27,6 +28,11 @@ pub struct NodeConfig {
     /// How the frozen matrices are kept in memory: f32, f16, bf16, q8 (a quarter of f32) or q4 (an eighth) [default: f32].
     #[arg(long, value_name = "KIND")]
     pub precision: Option<Precision>,
+    /// What computes: cpu, cuda (the first NVIDIA GPU), cuda:N (another one), or auto (a GPU if there is one that can be
+    /// used) [default: cpu]. For a GPU the program must be built with `--features heterotune/cuda`, and the precision be
+    /// f32 or bf16.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
     /// The data: a folder with train, anchors and, if accuracy is to be measured, test. With held (samples of your own
     /// that are not in train) the node tests each mixture, and goes on using an earlier one while newer ones are worse.
     /// It never leaves this node.
@@ -142,6 +148,7 @@ impl NodeConfig {
             backbone: self.backbone.or(other.backbone),
             layers: self.layers.or(other.layers),
             precision: self.precision.or(other.precision),
+            device: self.device.or(other.device),
             data: self.data.or(other.data),
             listen: self.listen.or(other.listen),
             bootstrap: self.bootstrap.or(other.bootstrap),
@@ -159,7 +166,8 @@ impl NodeConfig {
 
     /// How the frozen model is loaded.
     pub fn frozen(&self) -> Options {
-        Options { layers: self.layers, precision: self.precision.unwrap_or_default() }
+        let (precision, device) = (self.precision.unwrap_or_default(), self.device.unwrap_or_default());
+        Options { layers: self.layers, precision, device }
     }
 }
 
@@ -184,7 +192,7 @@ mod tests {
             .collect();
         let full: NodeConfig = toml::from_str(&uncommented).unwrap();
         let table = toml::Table::try_from(&full).unwrap();
-        assert_eq!(table.len(), 15, "{uncommented}");
+        assert_eq!(table.len(), 16, "{uncommented}");
         assert_eq!(table["training"].as_table().unwrap().len(), 16);
     }
 

@@ -2,7 +2,7 @@
 
 use super::Projection;
 use crate::ops::{LayerNorm, Linear, gelu, softmax};
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -46,13 +46,13 @@ impl Adapter {
         })
     }
 
-    /// `[n, tokens, d]` to `[n, tokens, d]`, through branches `[M, r, r]`.
+    /// `[n, tokens, d]` to `[n, tokens, d]`, through branches `[M, r, r]`. It computes in f32, whatever the hidden state is.
     ///
     /// # Errors
     /// Tensors that do not fit the adapter.
     pub fn forward(&self, hidden: &Tensor, branches: &Tensor) -> Result<Tensor> {
         let (count, rank, _) = branches.dims3()?;
-        let code = self.encoder.forward(&self.norm.forward(hidden)?)?;
+        let code = self.encoder.forward(&self.norm.forward(&hidden.to_dtype(DType::F32)?)?)?;
         let gate = softmax(&self.gate.forward(&code)?)?;
         let (inputs, tokens, _) = code.dims3()?;
         let rows = inputs * tokens;
@@ -60,7 +60,7 @@ impl Adapter {
         let active = gelu(&code)?.reshape((rows, 1, rank))?;
         let mixed = gate.reshape((rows, count, 1))?.broadcast_mul(&active)?.reshape((rows, count * rank))?;
         let step = mixed.matmul(&branches.reshape((count * rank, rank))?)?.reshape((inputs, tokens, rank))?;
-        hidden + self.decoder.forward(&step)?
+        hidden + self.decoder.forward(&step)?.to_dtype(hidden.dtype())?
     }
 }
 

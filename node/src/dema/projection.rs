@@ -38,6 +38,12 @@ pub struct Projections {
 }
 
 impl Projections {
+    /// All tensors, to be replaced by the same ones elsewhere.
+    pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        let all = self.slots.iter_mut().chain([&mut self.readout]);
+        all.flat_map(|projection| [&mut projection.mean, &mut projection.down].into_iter().chain(&mut projection.up))
+    }
+
     /// What is saved of them: names, shapes and values.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Disk, memory, processors.
 
 use super::{Finding, Patient, model};
-use crate::events;
+use crate::{device::DeviceChoice, events};
 use heterotune_protocol::mixture::Layout;
 use std::{
     fs::{self, File},
@@ -79,6 +79,11 @@ pub(super) fn memory(patient: &Patient) -> Finding {
         Some(limits) => (limits.total_memory, limits.free_memory.min(system.available_memory())),
         None => (system.total_memory(), system.available_memory()),
     };
+    if let Some(DeviceChoice::Cuda(_)) = patient.config.device {
+        let cause =
+            format!("{} MB are free; the backbone is kept in the GPU's memory, which is not looked at", free / MB);
+        return Finding::skipped("memory", cause);
+    }
     let Some(weights) = model::weight_bytes(patient) else {
         let cause = format!("{} MB are free; what the backbone needs is not known before it is here", free / MB);
         return Finding::skipped("memory", cause);
@@ -97,6 +102,12 @@ pub(super) fn memory(patient: &Patient) -> Finding {
 
 /// What computes.
 pub(super) fn device(patient: &Patient) -> Finding {
+    let choice = patient.config.device.unwrap_or_default();
+    match choice.open() {
+        Err(error) => return Finding::error("device", error.to_string(), "--device cpu, or another build or GPU"),
+        Ok(device) if !device.is_cpu() => return Finding::ok("device", format!("a GPU, by device {choice}")),
+        Ok(_) => (),
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = patient.config.threads.unwrap_or(cores);
     let cause = format!("CPU, {threads} threads on {cores} cores");

@@ -48,6 +48,13 @@ impl Attention {
         value: &Tensor,
         lengths: Option<&Arc<[usize]>>,
     ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if query.device().is_cuda() {
+            // There products go head by head.
+            let by_head = |x: &Tensor| x.transpose(1, 2)?.contiguous();
+            let all = [&by_head(query)?, &by_head(key)?, &by_head(value)?];
+            return super::cuda::attention(self, all, lengths)?.transpose(1, 2)?.contiguous();
+        }
         let op = Op { options: *self, lengths: lengths.cloned() };
         query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, op)
     }

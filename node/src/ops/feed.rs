@@ -89,14 +89,14 @@ impl FeedForward {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let frozen = [Some(&self.widen), Some(&self.narrow), self.gate.as_ref()].into_iter().flatten().map(Linear::map);
         match frozen.collect::<Option<Vec<_>>>() {
-            Some(_) => {
+            Some(_) if x.device().is_cpu() => {
                 x.contiguous()?.apply_op1(Op { layer: self.clone(), keeps: x.track_op(), kept: Mutex::default() })
             }
-            None => self.plain(x),
+            _ => self.plain(x),
         }
     }
 
-    /// The same, operation by operation, for maps that are trained.
+    /// The same, operation by operation, for maps that are trained, and on a GPU.
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
         let inner = match &self.gate {
             Some(gate) => (self.activation.forward(&gate.forward(x)?)? * self.widen.forward(x)?)?,

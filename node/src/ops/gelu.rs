@@ -33,7 +33,7 @@ pub(super) fn slope(x: f32) -> f32 {
 /// # Errors
 /// Values that are not f32 in main memory.
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    pointwise(x, "gelu-tanh", tanh_value, tanh_slope)
+    pointwise(x, "gelu_tanh", tanh_value, tanh_slope)
 }
 
 /// See [`gelu_tanh`].

@@ -3,8 +3,13 @@
 //! The tensor library computes and keeps the gradient of every argument of a recorded operation, frozen or not, and
 //! its fused norms and softmax silently have no gradient at all. The operations here hold their frozen weights inside
 //! and pass back the gradient of the input alone; where a weight is trained they record the plain operations instead.
+//!
+//! In main memory values are f32. On a GPU (feature `cuda`) they are f32 or bf16, and the weights of norms are f32; what
+//! trains norms, and what is packed, is for the CPU only.
 
 mod attention;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod feed;
 mod gelu;
 mod linear;

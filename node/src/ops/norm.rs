@@ -5,7 +5,7 @@ use super::{
     vector::{dot, sum, sum_of, wide},
     with_values,
 };
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// Rows that a thread takes together. What their weights' gradients add up to is added in the rows' order, so that the
@@ -28,7 +28,8 @@ impl LayerNorm {
         Self { affine: None, epsilon: EPSILON }
     }
 
-    /// A normalisation with `weight` and `bias` `[d]`. It is trained where they are, or come from, variables.
+    /// A normalisation with `weight` and `bias` `[d]`, kept as f32. It is trained where they are, or come
+    /// from, variables.
     ///
     /// # Errors
     /// Shapes that do not fit each other.
@@ -36,7 +37,7 @@ impl LayerNorm {
         if weight.dims1()? != bias.dims1()? {
             bail!("a norm with a weight of shape {:?} and a bias of shape {:?}", weight.dims(), bias.dims());
         }
-        Ok(Self { affine: Some((weight, bias)), epsilon })
+        Ok(Self { affine: Some((weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?)), epsilon })
     }
 
     /// Normalises `[.., d]`.
@@ -49,6 +50,10 @@ impl LayerNorm {
             && weight.elem_count() != width(x.dims())
         {
             bail!("a norm over {} values was given {}", weight.elem_count(), width(x.dims()));
+        }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::layer_norm(&x, self.affine.as_ref(), self.epsilon as f32);
         }
         match &self.affine {
             Some((weight, bias)) if weight.track_op() || bias.track_op() => {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 /// Values that a thread takes at a time.
 const PIECE: usize = 16_384;
 
-/// f of every value of `x`, by the function and its derivative.
+/// f of every value of `x`, by the function and its derivative. On a GPU it is the kernel `name`, and `name`_back.
 ///
 /// # Errors
 /// Values that are not f32 in main memory.
@@ -16,6 +16,10 @@ where
     F: Fn(f32) -> f32 + Send + Sync + 'static,
     D: Fn(f32) -> f32 + Send + Sync + 'static,
 {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::pointwise(x, name);
+    }
     x.contiguous()?.apply_op1(Pointwise { name, function, derivative })
 }
 

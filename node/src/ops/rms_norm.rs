@@ -5,7 +5,7 @@ use super::{
     vector::{dot, wide},
     with_values,
 };
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// y = weight x / sqrt(mean(x^2) + epsilon) over the last dimension.
@@ -16,13 +16,13 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// A normalisation by its weight `[d]`. It is trained where that is, or comes from, a variable.
+    /// A normalisation by its weight `[d]`, kept as f32. It is trained where that is, or comes from, a variable.
     ///
     /// # Errors
     /// A weight that is no vector.
     pub fn new(weight: Tensor, epsilon: f64) -> Result<Self> {
         weight.dims1()?;
-        Ok(Self { weight: weight.contiguous()?, epsilon: epsilon as f32 })
+        Ok(Self { weight: weight.to_dtype(DType::F32)?.contiguous()?, epsilon: epsilon as f32 })
     }
 
     /// One whose weight is kept as its difference from one, as Gemma does.
@@ -30,7 +30,7 @@ impl RmsNorm {
     /// # Errors
     /// As [`RmsNorm::new`].
     pub fn around_one(difference: &Tensor, epsilon: f64) -> Result<Self> {
-        Self::new((difference + 1.0)?, epsilon)
+        Self::new((difference.to_dtype(DType::F32)? + 1.0)?, epsilon)
     }
 
     /// Normalises `[.., d]`. A frozen norm's backward pass makes the gradient of `x` alone.
@@ -43,6 +43,10 @@ impl RmsNorm {
             bail!("a norm over {expected} values was given {found}");
         }
         let x = x.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::rms_norm(&x, &self.weight, self.epsilon);
+        }
         match self.weight.track_op() {
             true => x.apply_op2(&self.weight, Trained(self.epsilon)),
             false => x.apply_op1(Frozen(self.clone())),

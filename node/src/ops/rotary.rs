@@ -23,6 +23,10 @@ impl Rotary {
     /// # Errors
     /// Heads that have fewer values than turn.
     pub fn forward(&self, x: &Tensor, first: usize) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::rotary(x, &self.frequencies, first, 1);
+        }
         x.contiguous()?.apply_op1(Turn { frequencies: self.frequencies.clone(), first, direction: 1.0 })
     }
 }

@@ -8,6 +8,10 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 /// # Errors
 /// Values that are not f32 in main memory.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::softmax(x);
+    }
     x.contiguous()?.apply_op1(Softmax)
 }
 

@@ -7,7 +7,8 @@ use super::{
     vector::{exp, largest, sum, tanh, wide},
     with_values,
 };
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
+use candle_nn::{loss::cross_entropy as cross_entropy_of, ops::log_softmax};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex};
 
@@ -34,6 +35,9 @@ impl Vocabulary<'_> {
     /// # Errors
     /// Shapes that do not fit each other; values that are not f32 in main memory.
     pub fn loss(&self, x: &Tensor, z: &Tensor, goals: &[u32]) -> Result<Tensor> {
+        if !x.device().is_cpu() {
+            return cross_entropy_of(&self.logits(x, z)?, &Tensor::new(goals, x.device())?);
+        }
         let (op, joined) = self.op(x, z, goals)?;
         joined.apply_op3(&self.weight.contiguous()?, &self.bias.contiguous()?, op)
     }
@@ -43,6 +47,12 @@ impl Vocabulary<'_> {
     /// # Errors
     /// As [`Vocabulary::loss`].
     pub fn losses(&self, x: &Tensor, z: &Tensor, goals: &[u32]) -> Result<Vec<f64>> {
+        if !x.device().is_cpu() {
+            let all = log_softmax(&self.logits(x, z)?, D::Minus1)?;
+            let goals = Tensor::new(goals, x.device())?.unsqueeze(1)?;
+            let losses: Vec<f32> = all.gather(&goals, 1)?.neg()?.flatten_all()?.to_vec1()?;
+            return Ok(losses.into_iter().map(f64::from).collect());
+        }
         let (op, joined) = self.op(x, z, goals)?;
         let mut losses = Vec::with_capacity(goals.len());
         with_values(&joined, |joined| {
@@ -58,6 +68,16 @@ impl Vocabulary<'_> {
             })
         })?;
         Ok(losses)
+    }
+
+    /// All logits at once, in f32, by the library's operations.
+    fn logits(&self, x: &Tensor, z: &Tensor) -> Result<Tensor> {
+        let own = x.matmul(&self.head.t()?)?.to_dtype(DType::F32)?;
+        let own = match self.softcap {
+            Some(cap) => ((own / cap)?.tanh()? * cap)?,
+            None => own,
+        };
+        own + z.to_dtype(DType::F32)?.matmul(self.weight)?.broadcast_add(self.bias)?
     }
 
     fn op(&self, x: &Tensor, z: &Tensor, goals: &[u32]) -> Result<(Op, Tensor)> {
@@ -264,13 +284,7 @@ mod tests {
 
     /// The same from the library's operations.
     fn twin(v: &Vocabulary<'_>, x: &Tensor, z: &Tensor, goals: &[u32]) -> Tensor {
-        let own = x.matmul(&v.head.t().unwrap()).unwrap();
-        let own = match v.softcap {
-            Some(cap) => ((own / cap).unwrap().tanh().unwrap() * cap).unwrap(),
-            None => own,
-        };
-        let logits = (own + z.matmul(v.weight).unwrap().broadcast_add(v.bias).unwrap()).unwrap();
-        candle_nn::loss::cross_entropy(&logits, &Tensor::new(goals, &candle_core::Device::Cpu).unwrap()).unwrap()
+        cross_entropy_of(&v.logits(x, z).unwrap(), &Tensor::new(goals, x.device()).unwrap()).unwrap()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     dema::{algebra::Matrix, encode},
     ops::{LayerNorm, ensure_gradients, gelu},
 };
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss::cross_entropy};
 use heterotune_protocol::charter::Charter;
 use rand::{Rng, SeedableRng};
@@ -68,9 +68,10 @@ impl Classifier {
             let hidden = &hidden.values;
             let Some([down, branch, up]) = self.slots.get(slot) else { return Ok(hidden.clone()) };
             let (inputs, tokens, width) = hidden.dims3()?;
-            let code = norm.forward(hidden)?.reshape((inputs * tokens, width))?.matmul(down)?;
+            let normal = norm.forward(&hidden.to_dtype(DType::F32)?)?;
+            let code = normal.reshape((inputs * tokens, width))?.matmul(down)?;
             let step = gelu(&code)?.matmul(branch)?.matmul(up)?;
-            hidden + step.reshape((inputs, tokens, width))?
+            hidden + step.reshape((inputs, tokens, width))?.to_dtype(hidden.dtype())?
         })?;
         let standard = features.broadcast_sub(&self.mean)?.broadcast_mul(&self.inverse)?;
         standard.matmul(&self.weight)?.broadcast_add(&self.bias)
@@ -98,8 +99,13 @@ impl Classifier {
     }
 
     /// A classifier from its bytes, for features of width `width` and so many classes; none where they hold none.
-    pub(super) fn decode(bytes: &[u8], width: usize, classes: usize) -> Result<Option<Self>, TrainError> {
-        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
+    pub(super) fn decode(
+        bytes: &[u8],
+        width: usize,
+        classes: usize,
+        device: &Device,
+    ) -> Result<Option<Self>, TrainError> {
+        let tensors = candle_core::safetensors::load_buffer(bytes, device)?;
         let get = |name: &str| tensors.get(name).cloned();
         let [Some(mean), Some(inverse), Some(weight), Some(bias)] = TENSORS.map(get) else { return Ok(None) };
         let slot = |slot: usize| {
@@ -136,7 +142,7 @@ impl Learner {
             let accuracy = score(&logits.repeat(test.len()), test.labels(), &counts);
             let best_of = BTreeMap::from([(ONLY_CLASS.into(), accuracy)]);
             let width = self.net.trunk.backbone.width();
-            let zeros = |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu);
+            let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu);
             let constant = Classifier {
                 slots: Vec::new(),
                 mean: zeros((1, width))?,
@@ -252,8 +258,9 @@ impl Learner {
             0.0 => -1e3,
             _ => -0.5 * mean.iter().zip(&weight).map(|(a, b)| (a * b) as f32).sum::<f32>(),
         });
-        let bias = Tensor::new(bias.collect::<Vec<f32>>(), &Device::Cpu)?.unsqueeze(0)?;
-        Ok(Classifier { slots: Vec::new(), mean, inverse, weight: weight.to_tensor()?, bias })
+        let bias = Tensor::new(bias.collect::<Vec<f32>>(), self.net.device())?.unsqueeze(0)?;
+        let weight = weight.to_tensor()?.to_device(self.net.device())?;
+        Ok(Classifier { slots: Vec::new(), mean, inverse, weight, bias })
     }
 
     /// At every slot h += gelu(LN(h) Down) B Up, all three trained, and a linear head on standardised features. Up
@@ -272,13 +279,14 @@ impl Learner {
             variables.push(variable);
             Ok(tensor)
         };
-        let zeros = |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu);
+        let device = self.net.device();
+        let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F32, device);
         let mut slots = Vec::new();
         for _ in 0..self.net.trunk.slots() {
             let scale = (width as f64).powf(-0.5);
             let down = (0..width * rank).map(|_| (rng.sample::<f64, _>(StandardNormal) * scale) as f32);
-            let down = Tensor::from_vec(down.collect::<Vec<_>>(), (width, rank), &Device::Cpu)?;
-            let branch = Tensor::eye(rank, candle_core::DType::F32, &Device::Cpu)?;
+            let down = Tensor::from_vec(down.collect::<Vec<_>>(), (width, rank), device)?;
+            let branch = Tensor::eye(rank, DType::F32, device)?;
             slots.push([add("Down", down)?, add("B", branch)?, add("Up", zeros((rank, width))?)?]);
         }
         let (weight, bias) =
@@ -286,13 +294,13 @@ impl Learner {
         let model = Classifier { slots, mean, inverse, weight, bias };
         let parameters = ParamsAdamW { lr: RATE, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: DECAY };
         let mut optimiser = AdamW::new(variables.clone(), parameters)?;
-        let prior = Tensor::new(log_prior(&self.counts(), 0.01), &Device::Cpu)?;
+        let prior = Tensor::new(log_prior(&self.counts(), 0.01), device)?;
         let (mut sum, mut least) = (0.0, f32::INFINITY);
         for step in 0..STEPS_MAX {
             let rows = batch(&mut rng, rows, BATCH);
             let hidden = self.net.trunk.first(&self.train, &rows)?;
             let logits = model.logits(&self.net.trunk, hidden)?.broadcast_add(&prior)?;
-            let loss = cross_entropy(&logits, &labels_of(&self.train, &rows)?)?;
+            let loss = cross_entropy(&logits, &labels_of(&self.train, &rows)?.to_device(device)?)?;
             sum += loss.to_scalar::<f32>()?;
             let gradients = loss.backward()?;
             if step == 0 {

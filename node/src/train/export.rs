@@ -35,7 +35,7 @@ pub fn export(
     let desk = super::load::Desk::open(folder, backbone.as_ref())?;
     let (model_type, width, depth) = (backbone.model_type().to_string(), backbone.width(), backbone.depth());
     let net = Net::new(backbone, desk.digest(), charter)?;
-    let private = Private::decode(&snapshot.private, net.private_shape())?;
+    let private = Private::decode(&snapshot.private, net.private_shape())?.on(net.device())?;
     let parts = net.parts(&net.tensors(&snapshot.mixture)?, &private)?;
 
     let mut entries = private.projections.entries()?;

@@ -233,7 +233,8 @@ impl Learner {
     /// Takes projections, the readout's last, into use.
     fn adopt(&mut self, mut projections: Vec<Projection>) -> Result<(), TrainError> {
         let readout = projections.pop().ok_or(TrainError::NotAligned)?;
-        self.private = Some(Private::new(Projections { slots: projections, readout }, self.net.private_shape())?);
+        let private = Private::new(Projections { slots: projections, readout }, self.net.private_shape())?;
+        self.private = Some(private.on(self.net.device())?);
         Ok(())
     }
 
@@ -281,7 +282,7 @@ impl Learner {
     /// # Errors
     /// Bytes that are damaged or belong to another backbone or network.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
-        self.private = Some(Private::decode(bytes, self.net.private_shape())?);
+        self.private = Some(Private::decode(bytes, self.net.private_shape())?.on(self.net.device())?);
         Ok(())
     }
 

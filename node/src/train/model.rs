@@ -90,11 +90,17 @@ impl Net {
             }
             _ => Some(0),
         };
-        let adapter = charter.adapter.clone();
+        let (adapter, device) = (charter.adapter.clone(), backbone.device().clone());
         let (slots, rank, branches) = (adapter.slots.into(), adapter.rank.into(), adapter.branches.into());
         Ok(Self {
             trunk: Trunk::new(backbone, slots, matches!(charter.task, Task::CausalLm { .. })),
-            gates: if branches == 0 { Vec::new() } else { gates(adapter.seed, slots, rank, branches)? },
+            gates: match branches {
+                0 => Vec::new(),
+                _ => {
+                    let gates = gates(adapter.seed, slots, rank, branches)?;
+                    gates.iter().map(|gate| gate.to_device(&device)).collect::<Result<_>>()?
+                }
+            },
             shape: adapter,
             layout: Layout::new(charter),
             task: charter.task.clone(),
@@ -153,7 +159,7 @@ impl Net {
             Goals::Labels(labels) => {
                 let logits = self.logits(model, parts, hidden)?;
                 let labels: Vec<u32> = batch.rows.iter().filter_map(|row| labels.get(*row as usize).copied()).collect();
-                cross_entropy(&logits.broadcast_add(batch.prior)?, &Tensor::new(labels, &Device::Cpu)?)
+                cross_entropy(&logits.broadcast_add(batch.prior)?, &Tensor::new(labels, self.device())?)
             }
             Goals::None => candle_core::bail!("samples without goals can't be learnt from"),
         }
@@ -168,7 +174,7 @@ impl Net {
         places: Vec<u32>,
         compute: impl FnOnce(Vocabulary<'_>, &Tensor, &Tensor) -> Result<T>,
     ) -> Result<T> {
-        let values = end.values.flatten(0, 1)?.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?;
+        let values = end.values.flatten(0, 1)?.index_select(&Tensor::new(places, self.device())?, 0)?;
         let chosen = Hidden { values: values.unsqueeze(0)?, lengths: None };
         let codes = model.encode(&self.trunk.normal(&chosen)?.values)?;
         let own = self.trunk.backbone.reading(&chosen)?;
@@ -242,13 +248,18 @@ impl Net {
         }
         let tensors = mixture.iter().zip(groups);
         Ok(tensors
-            .map(|(values, group)| Tensor::from_slice(values, group.dims.as_slice(), &Device::Cpu))
+            .map(|(values, group)| Tensor::from_slice(values, group.dims.as_slice(), self.device()))
             .collect::<candle_core::Result<_>>()?)
     }
 
     /// The model of some private state, and a mixture's parts for it.
     pub(super) fn ready(&self, private: &Private, mixture: &[Vec<f32>]) -> Outcome<(Model, Parts)> {
         Ok((self.model(private)?, self.parts(&self.tensors(mixture)?, private)?))
+    }
+
+    /// Where everything is computed: on the backbone's device.
+    pub(super) fn device(&self) -> &Device {
+        self.trunk.backbone.device()
     }
 
     /// Whether the task is to foretell tokens.

@@ -12,7 +12,7 @@ use crate::{
     backbone::{self, Backbone, Batch, Head, Past, Takes},
     data::{Inputs, Report, Set, Targets, Template, Tokenizer},
 };
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use heterotune_protocol::charter::{Charter, Task};
 use std::path::Path;
 
@@ -75,7 +75,7 @@ impl Predictor {
         let backbone = backbone::load(folder, options)?;
         let desk = Desk::open(folder, backbone.as_ref())?;
         let net = Net::new(backbone, desk.digest(), charter)?;
-        let private = Private::decode(&snapshot.private, net.private_shape())?;
+        let private = Private::decode(&snapshot.private, net.private_shape())?.on(net.device())?;
         let (model, parts) = net.ready(&private, &snapshot.mixture)?;
         let labels = charter.task.labels().to_vec();
         Ok(Self { desk, body: Body::Node(Box::new(Node { net, model, parts })), labels })
@@ -97,7 +97,7 @@ impl Predictor {
         let backbone = backbone::load(folder, options)?;
         let desk = Desk::open(folder, backbone.as_ref())?;
         let labels = charter.task.labels().to_vec();
-        let classifier = Classifier::decode(saved, backbone.width(), labels.len())?;
+        let classifier = Classifier::decode(saved, backbone.width(), labels.len(), backbone.device())?;
         let classifier = classifier.ok_or_else(|| TrainError::Value("there is no model in what was saved".into()))?;
         let net = Net::new(backbone, desk.digest(), charter)?;
         Ok(Self { desk, body: Body::Alone(Box::new((net, classifier))), labels })
@@ -196,7 +196,7 @@ impl Predictor {
                 if places.is_empty() {
                     continue;
                 }
-                let rows = logits.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?;
+                let rows = logits.index_select(&Tensor::new(places, logits.device())?, 0)?;
                 let rows: Vec<f32> = rows.flatten_all()?.to_vec1()?;
                 losses.push((cross_entropies(&rows, &goals, vocabulary).sum(), goals.len()));
             }

@@ -45,6 +45,15 @@ impl Private {
         Ok(Self { projections, readout: readout.transpose()?, moments: BTreeMap::new() })
     }
 
+    /// The same state on another device. Moments stay in main memory, where the optimiser steps.
+    pub(super) fn on(mut self, device: &Device) -> candle_core::Result<Self> {
+        let all = self.projections.tensors_mut().chain(self.readout.iter_mut().flatten());
+        for tensor in all {
+            *tensor = tensor.to_device(device)?;
+        }
+        Ok(self)
+    }
+
     /// The same state, no more in training.
     pub(super) fn frozen(mut self, moments: BTreeMap<String, Moments>) -> Self {
         let freeze = |tensor: &mut Tensor| *tensor = tensor.detach();

@@ -113,7 +113,7 @@ impl Learner {
 
     /// The log of how frequent each class is here.
     pub(super) fn prior(&self) -> candle_core::Result<Tensor> {
-        Tensor::new(log_prior(&self.counts(), SMOOTHING), &Device::Cpu)
+        Tensor::new(log_prior(&self.counts(), SMOOTHING), self.net.device())
     }
 
     fn diverged(&self, loss: f32, step: usize, round: u64, rows: &[u32]) -> TrainError {

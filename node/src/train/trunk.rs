@@ -7,7 +7,7 @@ use crate::{
     dema,
     ops::LayerNorm,
 };
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use std::sync::Arc;
 
 /// Samples that go through the backbone together.
@@ -202,9 +202,9 @@ impl Trunk {
         self.gather(&self.normal(&self.run(hidden, adapt)?)?)
     }
 
-    /// LN(h) of every token.
+    /// LN(h) of every token, as f32.
     pub(super) fn normal(&self, hidden: &Hidden) -> Result<Hidden> {
-        Ok(hidden.with(self.norm.forward(&hidden.values)?))
+        Ok(hidden.with(self.norm.forward(&hidden.values.to_dtype(DType::F32)?)?))
     }
 
     /// What stands for a whole input, `[n, d]`: the pooled tokens, or where tokens are foretold the last one.
@@ -212,7 +212,8 @@ impl Trunk {
         if self.foretells { hidden.last() } else { self.backbone.pool(hidden) }
     }
 
-    /// What the frozen backbone makes of samples in every space: the slots, then the end.
+    /// What the frozen backbone makes of samples in every space: the slots, then the end. It comes to main memory, where
+    /// alignment computes.
     pub(super) fn spaces(&self, samples: &Samples) -> Result<Vec<dema::Features>> {
         let mut spaces: Vec<[Vec<Tensor>; 3]> = (0..self.slots()).map(|_| Default::default()).collect();
         for rows in samples.chunks() {
@@ -221,7 +222,7 @@ impl Trunk {
                     let normal = self.normal(hidden)?;
                     pooled.push(self.gather(&normal)?);
                     raw.push(self.gather(hidden)?);
-                    tokens.push(normal.tokens()?);
+                    tokens.push(normal.tokens()?.to_device(&Device::Cpu)?);
                 }
                 Ok(hidden.values.clone())
             })?;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::ops::{Linear, RmsNorm};
 use block::Block;
-use candle_core::{Result as Computed, Tensor, bail};
+use candle_core::{DType, Device, Result as Computed, Tensor, bail};
 use config::{Config, Written};
 use std::path::Path;
 
@@ -55,9 +55,9 @@ impl Decoder {
         config.layers.truncate(options.depth(&path, depth)?);
         let whole = config.layers.len() == depth;
 
-        let weights = Weights::folder(folder)?;
+        let weights = Weights::folder(folder)?.placed(options.place()?);
         let prefix = if weights.has("model.embed_tokens.weight") { "model." } else { "" };
-        let mut source = Model::new(&weights, prefix).keeping(options.precision);
+        let mut source = Model::new(&weights, prefix).packing();
         let mut decoder = Self::assemble(config, &mut source)?;
         decoder.parameters = source.parameters;
         if whole {
@@ -145,6 +145,10 @@ impl Backbone for Decoder {
         self.config.context
     }
 
+    fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
     fn parameters(&self) -> usize {
         self.parameters
     }
@@ -162,6 +166,7 @@ impl Backbone for Decoder {
         if let Some(id) = ids.to_vec1::<u32>()?.into_iter().find(|id| *id as usize >= self.config.vocabulary) {
             bail!("token {id}, but the backbone knows {} tokens; take its own tokenizer", self.config.vocabulary);
         }
+        let ids = ids.to_device(self.device())?;
         let mut values = self.embedding.index_select(&ids, 0)?.reshape((inputs, tokens, self.config.width))?;
         if let Some(scale) = self.config.embedding_scale {
             values = (values * scale)?;
@@ -190,7 +195,7 @@ impl Backbone for Decoder {
             Head::Classes(_) => hidden.last()?,
             _ => hidden.values.clone(),
         };
-        let logits = head.map.forward(&head.norm.forward(&values)?)?;
+        let logits = head.map.forward(&head.norm.forward(&values)?)?.to_dtype(DType::F32)?;
         match (&head.kind, self.config.logits_softcap) {
             (Head::Vocabulary, Some(cap)) => (logits / cap)?.tanh()? * cap,
             _ => Ok(logits),

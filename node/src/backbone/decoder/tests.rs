@@ -266,7 +266,7 @@ fn packed_blocks_are_close_and_have_gradients() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &wide(width), &shrunk(width));
         let [full, packed] = [Precision::F32, precision]
-            .map(|precision| load(folder.path(), Options { layers: None, precision }).unwrap());
+            .map(|precision| load(folder.path(), Options { precision, ..Options::default() }).unwrap());
         assert_eq!(full.parameters(), packed.parameters());
         let input = batch(&[&fixtures().ids]);
         let [full, ours] = [&full, &packed].map(|backbone| run(&**backbone, &input).values);

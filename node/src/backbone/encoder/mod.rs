@@ -13,7 +13,7 @@ use super::{Backbone, BackboneError, Batch, Embedding, Hidden, Options, Source, 
 use super::{parse, read_text};
 use crate::ops::{LayerNorm, Linear};
 use block::Block;
-use candle_core::{Result as Computed, Tensor, bail};
+use candle_core::{DType, Device, Result as Computed, Tensor, bail};
 use config::Family;
 use head::Head;
 use pooling::Pooling;
@@ -50,13 +50,13 @@ impl Encoder {
         let (depth, all) = (options.depth(&path, config.num_hidden_layers)?, config.num_hidden_layers);
         config.num_hidden_layers = depth;
         let pooling = Pooling::read(folder)?;
-        let weights = Weights::folder(folder)?;
+        let weights = Weights::folder(folder)?.placed(options.place()?);
         let prefix = config.family().prefix();
         let prefixed = weights.has(&format!("{prefix}embeddings.word_embeddings.weight"));
         let prefix = if prefixed { prefix } else { "" };
         let old_norms = weights.has(&format!("{prefix}embeddings.LayerNorm.gamma"));
 
-        let mut source = Checkpoint { model: Model::new(&weights, prefix).keeping(options.precision), old_norms };
+        let mut source = Checkpoint { model: Model::new(&weights, prefix).packing(), old_norms };
         let mut encoder = Self::assemble(config, &mut source)?;
         encoder.pooling = pooling;
         encoder.parameters = source.model.parameters;
@@ -148,6 +148,10 @@ impl Backbone for Encoder {
         self.config.context()
     }
 
+    fn device(&self) -> &Device {
+        self.positions.device()
+    }
+
     fn parameters(&self) -> usize {
         self.parameters
     }
@@ -169,7 +173,8 @@ impl Backbone for Encoder {
                 self.config.vocab_size
             );
         }
-        let words = self.words.rows(&ids)?.reshape((inputs, tokens, self.config.hidden_size))?;
+        let words = self.words.rows(&ids)?;
+        let words = words.reshape((inputs, tokens, self.config.hidden_size))?;
         let values = self.norm.forward(&words.broadcast_add(&self.places(tokens)?)?)?;
         let padded = lengths.iter().any(|length| *length < tokens);
         Ok(Hidden { values, lengths: padded.then(|| lengths.clone()) })
@@ -196,7 +201,7 @@ impl Backbone for Encoder {
 
     fn logits(&self, hidden: &Hidden) -> Computed<Tensor> {
         match &self.head {
-            Some(head) => head.logits(&hidden.values),
+            Some(head) => head.logits(&hidden.values)?.to_dtype(DType::F32),
             None => bail!("the backbone has no head"),
         }
     }

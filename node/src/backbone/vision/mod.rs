@@ -14,7 +14,7 @@ use super::{Backbone, BackboneError, Batch, Hidden, Options, Source, Takes, Weig
 use super::{Pixels, processor, read_text};
 use crate::ops::Linear;
 use block::Block;
-use candle_core::{Result as Computed, Tensor, bail};
+use candle_core::{DType, Device, Result as Computed, Tensor, bail};
 use config::Family;
 use head::Head;
 use std::path::Path;
@@ -47,10 +47,10 @@ impl Vit {
         config.num_hidden_layers = depth;
         let pixels = Pixels::read(folder, config.num_channels)?;
         let size = input_size(folder, &config)?;
-        let weights = Weights::folder(folder)?;
+        let weights = Weights::folder(folder)?.placed(options.place()?);
         let prefix = config.family().prefix();
         let prefix = if weights.has(&format!("{prefix}embeddings.cls_token")) { prefix } else { "" };
-        let mut source = Model::new(&weights, prefix).keeping(options.precision);
+        let mut source = Model::new(&weights, prefix).packing();
         let mut vit = Self::assemble(config, &pixels, &mut source)?;
         vit.parameters = source.parameters;
         if depth == all {
@@ -66,9 +66,16 @@ impl Vit {
     fn resize(&mut self, size: usize) -> Computed<()> {
         let patch = self.config.patch_size;
         let (before, after) = (self.config.image_size / patch, size / patch);
-        self.positions = positions::interpolate(&self.positions, self.specials(), before, after)?;
+        let positions = self.positions.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let positions = positions::interpolate(&positions, self.specials(), before, after)?;
+        self.positions = self.like_weights(&positions)?;
         self.config.image_size = size;
         Ok(())
+    }
+
+    /// A tensor as the weights are kept.
+    fn like_weights(&self, tensor: &Tensor) -> Computed<Tensor> {
+        tensor.to_dtype(self.class.dtype())?.to_device(self.class.device())
     }
 
     /// How many tokens stand before the patches.
@@ -121,7 +128,7 @@ impl Vit {
     /// # Errors
     /// Patches of another shape.
     pub fn project(&self, patches: &Tensor) -> Computed<Tensor> {
-        self.patch.forward(patches)
+        self.patch.forward(&self.like_weights(patches)?)
     }
 
     /// Puts the class token (and what the family has besides) before embedded patches and adds positions: `[n, patches, d]` to `[n, tokens, d]`.
@@ -155,6 +162,10 @@ impl Backbone for Vit {
         self.config.patches() + self.specials()
     }
 
+    fn device(&self) -> &Device {
+        self.class.device()
+    }
+
     fn parameters(&self) -> usize {
         self.parameters
     }
@@ -185,7 +196,7 @@ impl Backbone for Vit {
 
     fn logits(&self, hidden: &Hidden) -> Computed<Tensor> {
         match &self.head {
-            Some(head) => head.logits(&hidden.values),
+            Some(head) => head.logits(&hidden.values)?.to_dtype(DType::F32),
             None => bail!("the backbone has no head"),
         }
     }

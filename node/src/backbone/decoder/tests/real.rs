@@ -56,7 +56,7 @@ fn packed_real_weights_give_almost_the_same_logits() {
         for (precision, most) in
             [(Precision::F16, 1e-3), (Precision::Bf16, 1e-2), (Precision::Q8, 2e-2), (Precision::Q4, 0.3)]
         {
-            let backbone = load(&folder, Options { layers: None, precision }).unwrap();
+            let backbone = load(&folder, Options { precision, ..Options::default() }).unwrap();
             let last = logits(&*backbone, &golden.input_ids).pop().unwrap();
             let change = change(&last, &golden.last_logits);
             println!("{}, {precision:?}: logits change by {change:e}", folder.display());
