@@ -87,6 +87,16 @@ fn a_backbone_that_is_missing_or_damaged() {
 }
 
 #[test]
+fn a_backbone_that_is_too_large_for_the_memory() {
+    let desk = Desk::used();
+    let config = desk.backbone.join("config.json");
+    let mut larger: serde_json::Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    larger["num_hidden_layers"] = 1_000_000_000.into();
+    fs::write(&config, larger.to_string()).unwrap();
+    desk.refuses(&["needs about", "of memory, but there are", "take a smaller backbone"]);
+}
+
+#[test]
 fn data_that_is_wrong() {
     let desk = Desk::used();
     let train = desk.data.join("train.csv");

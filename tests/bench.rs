@@ -40,8 +40,18 @@ fn a_step_is_timed_and_another_program_can_take_it() {
     assert_eq!(kept["loss"], made_again["loss"]);
     let peak = |step: &Value| step["peak_bytes"].as_u64().unwrap();
     assert!(kept["seconds"].as_f64().unwrap() > 0.0);
-    // Four blocks' insides, or one's.
+    // Four blocks' insides, or one's: as planned.
     assert!(peak(&made_again) < peak(&kept), "{made_again} and {kept}");
+    for (step, more) in [(&kept, &[][..]), (&made_again, &["--checkpoint"])] {
+        let mut command = heterotune();
+        command.args(["plan", "--backbone", path, "--charter"]).arg(model.join("charter.toml"));
+        command.args(["--batch", "32", "--tokens", "64", "--json"]).args(more);
+        let ended = Process::start(command, &home.path().join("plan")).wait();
+        let planned: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+        let share = planned["peak"].as_f64().unwrap() / peak(step) as f64;
+        assert!((0.85..1.15).contains(&share), "{planned} for {step}");
+        assert!(planned["seconds"].as_f64().unwrap() > 0.0);
+    }
 }
 
 #[test]

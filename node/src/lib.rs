@@ -7,7 +7,7 @@
 //! - [`backbone`]: frozen pretrained models, a family a file; [`data`]: samples from files; [`dema`]: adapters, projections, alignment;
 //!   [`hub`]: backbones from the Hugging Face hub;
 //!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
-//!   [`bench`]: how fast all that is; [`device`]: what computes; [`exit`]: what the exit status says;
+//!   [`bench`]: how fast all that is; [`device`]: what computes; [`plan`]: what a node will need; [`exit`]: what the exit status says;
 //!   [`acceptance`]: which mixture the node uses; [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions
 //! - [`cli`]: the binary's verbs, one a file
 //!
@@ -35,6 +35,7 @@ pub mod invite;
 pub mod lie;
 pub mod net;
 pub mod ops;
+pub mod plan;
 pub mod runtime;
 mod signals;
 pub mod status;

@@ -423,6 +423,11 @@ pub fn load(folder: &Path, options: Options) -> Result<Box<dyn Backbone>, Backbo
     }
 }
 
+/// Whether models of a family are decoders.
+pub(crate) fn decodes(family: &str) -> bool {
+    decoder::FAMILIES.contains(&family)
+}
+
 /// The family of the backbone in `folder`, as its `config.json` calls it. No weights are read.
 ///
 /// # Errors

@@ -7,4 +7,6 @@ mod usage;
 
 pub use round::{Round, round};
 pub use shape::Shape;
+#[cfg(test)]
+pub(crate) use step::charter_of;
 pub use step::{Options, Step, step, write};

@@ -2,7 +2,7 @@
 
 use super::{Shape, usage};
 use crate::{
-    backbone::{self, Backbone, Head, Takes, made},
+    backbone::{self, made},
     data::{Inputs, Set, Targets},
     dema,
     train::{Learner, Sets, Settings, TrainError},
@@ -21,6 +21,9 @@ use std::{collections::HashMap, fs, path::Path, time::Instant};
 
 /// Slots S, branches M, rank r, and the width of the readout's input.
 const ADAPTER: (u8, u8, u16, u16) = (3, 4, 16, 64);
+
+/// Tokens of the language model.
+const TOKENS: u32 = 32_000;
 
 /// Classes, where classes are learnt.
 const CLASSES: usize = 10;
@@ -105,6 +108,8 @@ pub fn write(options: &Options, folder: &Path) -> Result<()> {
     if let Targets::Labels(labels) = targets {
         tensors.insert("labels".into(), Tensor::new(labels, &Device::Cpu)?);
     }
+    let charter = folder.join("charter.toml");
+    fs::write(&charter, toml::to_string(&charter_of(options.shape))?).with_context(|| charter.display().to_string())?;
     let path = folder.join("step.safetensors");
     candle_core::safetensors::save(&tensors, &path).with_context(|| path.display().to_string())
 }
@@ -122,7 +127,7 @@ fn bench(options: &Options, folder: &Path) -> Result<Bench> {
         made::write(&options.shape.config().to_string(), 1, folder)?;
     }
     let backbone = backbone::load(folder, backbone::Options::default())?;
-    let charter = charter(backbone.as_ref());
+    let charter = charter_of(options.shape);
     let (width, frozen) = (backbone.width(), backbone.parameters());
     let (inputs, targets) = samples(options.shape)?;
     let anchors = match &inputs {
@@ -145,17 +150,15 @@ fn bench(options: &Options, folder: &Path) -> Result<Bench> {
     Ok(Bench { learner, mixture, frozen })
 }
 
-fn charter(backbone: &dyn Backbone) -> Charter {
-    let task = match backbone.takes() {
-        Takes::Tokens { vocabulary, .. } if backbone.head() == Head::Vocabulary => {
-            let tokens = u32::try_from(vocabulary).unwrap_or(u32::MAX);
-            Task::CausalLm { vocabularies: vec![Vocabulary { tokenizer: Digest::ZERO, tokens }] }
-        }
-        Takes::Tokens { .. } => Task::TextClassification { labels: labels() },
-        Takes::Pixels { .. } => Task::ImageClassification { labels: labels() },
+/// The network that a shape's steps are for.
+pub(crate) fn charter_of(shape: Shape) -> Charter {
+    let task = match shape {
+        Shape::Decoder => Task::CausalLm { vocabularies: vec![Vocabulary { tokenizer: Digest::ZERO, tokens: TOKENS }] },
+        Shape::Encoder => Task::TextClassification { labels: labels() },
+        Shape::Vit => Task::ImageClassification { labels: labels() },
     };
     let founders = vec![Identity::from_seed(1, "bench").id()];
-    let mut charter = Charter::new("bench", founders, task, Anchors { digest: Digest::ZERO, count: 1 });
+    let mut charter = Charter::new("bench", founders, task, Anchors { digest: Digest::ZERO, count: 128 });
     let adapter = &mut charter.adapter;
     (adapter.slots, adapter.branches, adapter.rank, adapter.readout_rank) = ADAPTER;
     charter
@@ -174,7 +177,7 @@ fn samples(shape: Shape) -> Result<(Inputs, Targets)> {
     };
     let labels = Targets::Labels((0..batch).map(|row| (row % CLASSES) as u32).collect());
     Ok(match shape {
-        Shape::Decoder => (Inputs::Tokens(texts(32_000)), Targets::Next(vec![vec![true; values]; batch])),
+        Shape::Decoder => (Inputs::Tokens(texts(TOKENS)), Targets::Next(vec![vec![true; values]; batch])),
         Shape::Encoder => (Inputs::Tokens(texts(30_522)), labels),
         Shape::Vit => {
             let pixels = (0..batch * values).map(|_| rng.random_range(0f32..255.0)).collect();

@@ -13,6 +13,7 @@ mod join;
 mod ledger;
 mod model;
 mod peers;
+mod plan;
 mod pretrain;
 mod revoke;
 mod run;
@@ -63,6 +64,8 @@ enum Verb {
     Doctor(doctor::Flags),
     /// Download a backbone from the Hugging Face hub, or what is newer of it; print its folder.
     Fetch(fetch::Flags),
+    /// Say how much memory and time training will take, before anything is loaded.
+    Plan(plan::Flags),
     /// Run one node.
     Run(run::Flags),
     /// Show where a node is, from its state folder.
@@ -109,6 +112,7 @@ impl Cli {
             Verb::Join(flags) => join::run(flags),
             Verb::Doctor(flags) => doctor::run(flags),
             Verb::Fetch(flags) => fetch::run(&flags),
+            Verb::Plan(flags) => plan::run(&flags),
             Verb::Run(flags) => run::run(flags),
             Verb::Status(flags) => status::run(&flags),
             Verb::Peers(flags) => peers::run(&flags),

@@ -74,6 +74,14 @@ pub struct Labelled {
 }
 
 impl Inputs {
+    /// Tokens of the longest text; none of images.
+    pub fn longest(&self) -> Option<u64> {
+        match self {
+            Self::Pixels(_) => None,
+            Self::Tokens(texts) => texts.iter().map(Vec::len).max().map(|tokens| tokens as u64),
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {

@@ -1,7 +1,7 @@
 //! Disk, memory, processors.
 
 use super::{Finding, Patient, model};
-use crate::{device::DeviceChoice, events};
+use crate::{device::DeviceChoice, events, plan};
 use heterotune_protocol::mixture::Layout;
 use std::{
     fs::{self, File},
@@ -16,9 +16,6 @@ const DISK_MIN: u64 = 64 * MB;
 
 /// What is written to see whether that works.
 const PROBE_BYTES: usize = 64 * 1024;
-
-/// What a process takes beside its weights: the program, batches and their activations.
-const MEMORY_BASE: u64 = 128 * MB;
 
 /// Whether the state folder can be written, and has room for the event logs and the last mixtures.
 pub(super) fn disk(patient: &Patient) -> Finding {
@@ -70,27 +67,20 @@ fn free_disk(folder: &Path) -> Option<u64> {
 
 /// Memory, against what the backbone needs.
 pub(super) fn memory(patient: &Patient) -> Finding {
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    if system.total_memory() == 0 {
+    let Some((total, free)) = plan::memory() else {
         return Finding::skipped("memory", "the system does not say how much there is");
-    }
-    let (total, free) = match system.cgroup_limits() {
-        Some(limits) => (limits.total_memory, limits.free_memory.min(system.available_memory())),
-        None => (system.total_memory(), system.available_memory()),
     };
     if let Some(DeviceChoice::Cuda(_)) = patient.config.device {
         let cause =
             format!("{} MB are free; the backbone is kept in the GPU's memory, which is not looked at", free / MB);
         return Finding::skipped("memory", cause);
     }
-    let Some(weights) = model::weight_bytes(patient) else {
+    let Some(need) = model::need(patient) else {
         let cause = format!("{} MB are free; what the backbone needs is not known before it is here", free / MB);
         return Finding::skipped("memory", cause);
     };
-    let need = weights + MEMORY_BASE;
     let cause = format!("{} MB are free of {}, and the node needs about {}", free / MB, total / MB, need / MB);
-    let mend = "--precision q8 or q4, --layers, or a smaller backbone";
+    let mend = "--checkpoint, --precision q8 or q4, a smaller --batch or --length, or a smaller backbone";
     match patient.running {
         // What is needed is taken already.
         Some(_) => Finding::ok("memory", format!("the node runs; {} MB are free of {}", free / MB, total / MB)),

@@ -12,10 +12,21 @@ use crate::{
     backbone::{self, Backbone, Past, Takes},
     data::{Inputs, Report, Set, Targets},
     dema::{Projection, Projections},
+    device::DeviceChoice,
+    plan::{self, Work},
 };
 use heterotune_crypto::Digest;
 use heterotune_protocol::{charter::Charter, limits};
 use std::path::Path;
+
+/// Refuses what can't be trained in the memory that there is. On a GPU that is not known.
+fn fits(folder: &Path, options: backbone::Options, work: &Work<'_>) -> Result<(), TrainError> {
+    let (Some(shape), Some((total, _))) = (plan::Shape::read(folder), plan::memory()) else { return Ok(()) };
+    match options.device {
+        DeviceChoice::Cpu => plan::ensure_fits(&shape, options, work, total).map_err(TrainError::Value),
+        _ => Ok(()),
+    }
+}
 
 /// Tokens that a sample begins with.
 const PROMPT_TOKENS: usize = 16;
@@ -100,9 +111,14 @@ impl Learner {
         settings: Settings,
     ) -> Result<Self, TrainError> {
         settings.check()?;
+        // The weights first; how large a batch will be the data say.
+        let one = Settings { batch: 1, ..settings };
+        fits(folder, options, &Work { tokens: Some(1), ..Work::new(charter, &one) })?;
         let backbone = backbone::load(folder, options)?;
         let desk = Desk::open(folder, backbone.as_ref())?;
         let (sets, reports) = load::sets(&desk, data, charter, &settings)?;
+        let batch = Settings { batch: settings.batch.min(sets.train.inputs.len()), ..settings };
+        fits(folder, options, &Work { tokens: sets.train.inputs.longest(), ..Work::new(charter, &batch) })?;
         let mut learner = Self::new(backbone, desk.digest(), sets, charter, settings)?;
         (learner.reports, learner.desk) = (reports, Some(desk));
         Ok(learner)
