@@ -1,7 +1,7 @@
 //! The main job as a user runs it: `heterotune quickstart --json`, and what it promises.
 
 use serde_json::Value;
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 #[test]
 fn eight_different_backbones_learn_together() {
@@ -34,4 +34,9 @@ fn eight_different_backbones_learn_together() {
     assert!(mean("network_own") >= mean("alone_own"), "{}", summary["mean"]);
     assert!(mean("alone_own") >= 0.85, "the opponent is fair: {}", summary["mean"]);
     assert!(summary["bytes"]["reduction"].as_f64().unwrap() > 20.0, "{}", summary["bytes"]);
+    let called_back = |node: &Value| {
+        let log = folder.path().join("out/nodes").join(node["name"].as_str().unwrap()).join("events.jsonl");
+        fs::read_to_string(log).unwrap().contains(r#""event":"called_back""#)
+    };
+    assert!(!nodes.iter().any(called_back), "each call would have cost up to 100 kB");
 }

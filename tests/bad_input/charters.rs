@@ -6,7 +6,7 @@ use crate::common::{
 };
 use crate::desk::refuses;
 use heterotune::{config::read_charter, data::Tokenizer};
-use heterotune_protocol::charter::{Anchors, Charter, Task};
+use heterotune_protocol::charter::{Anchors, Charter, CodecKind, Task};
 use heterotune_scenarios::anchors::{PICTURES, Shipped, TEXTS};
 use serde_json::{Value, json};
 use std::{
@@ -107,6 +107,26 @@ fn charters_of_every_task() {
     let (charter, _) = office.writes(&["--labels", "yes,no", "--anchors", &text(&own)]);
     assert_eq!(charter.anchors.count, PICTURES.count);
     assert!(!office.path(PICTURES.name).exists());
+}
+
+/// Two slots of 4 branches of 16 x 16 values, and the readout of 64 x 2 with its bias.
+#[test]
+fn what_a_round_costs_follows_the_codec() {
+    let office = Office::new();
+    let costs = [
+        ("f32", CodecKind::F32, "8712 bytes an update, 32.0 bits a value"),
+        ("q8", CodecKind::Q8, "2178 bytes an update, 8.0 bits a value"),
+        ("q4", CodecKind::Q4, "1124 bytes an update, 4.1 bits a value"),
+        ("sign", CodecKind::Sign, "308 bytes an update, 1.1 bits a value"),
+        ("topk", CodecKind::TopK, "138 bytes an update, 0.5 bits a value"),
+    ];
+    for (name, kind, cost) in costs {
+        let (charter, said) = office.writes(&["--labels", "yes,no", "--codec", name]);
+        assert_eq!(charter.codec.kind, kind);
+        assert!(said.contains(cost), "{said}");
+    }
+    let (charter, _) = office.writes(&["--labels", "yes,no"]);
+    assert_eq!(charter.codec.kind, CodecKind::Q8, "as in every charter so far");
 }
 
 #[test]

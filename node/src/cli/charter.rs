@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
     admission::Admission,
-    charter::{Anchors, Charter, Closing, Task, Vocabulary},
+    charter::{Anchors, Charter, Closing, CodecKind, Task, Vocabulary},
     codec, limits,
     mixture::Layout,
     seal,
@@ -73,6 +73,9 @@ pub(super) struct New {
     /// Who closes a round: everyone by itself, sealed afterwards, or the round's elected leader.
     #[arg(long, value_name = "everyone|leader", default_value = "everyone", value_parser = Options::closing)]
     closing: Closing,
+    /// How a value of an update is written. Fewer bits lose more; what they lose the sender adds to its next update.
+    #[arg(long, value_name = "KIND", default_value = "q8")]
+    codec: Written,
     /// What is learnt: image-classification, text-classification or causal-lm.
     #[arg(long, value_name = "TASK", default_value = "image-classification")]
     task: TaskKind,
@@ -104,6 +107,34 @@ enum AdmissionKind {
     Invited,
     /// Anyone.
     Open,
+}
+
+/// How a value is written, as it is said on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Written {
+    /// 32 bits a value, as it is trained.
+    F32,
+    /// 8 bits: 255 steps, on one scale for each of the shared tensors.
+    Q8,
+    /// 4.1 bits: 15 steps, on a scale that 64 values share.
+    Q4,
+    /// 1.1 bits: plus or minus, times a size that 64 values share.
+    Sign,
+    /// Half a bit: of 32 values the largest one, in 8 bits, and where it is; the others wait.
+    #[value(name = "topk")]
+    TopK,
+}
+
+impl From<Written> for CodecKind {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::F32 => Self::F32,
+            Written::Q8 => Self::Q8,
+            Written::Q4 => Self::Q4,
+            Written::Sign => Self::Sign,
+            Written::TopK => Self::TopK,
+        }
+    }
 }
 
 pub(super) fn run(verb: &Verb) -> Result<()> {
@@ -157,6 +188,7 @@ impl New {
         let contributors = (charter.founders.len() + self.members.len()).min(charter.rounds.contributors.into());
         charter.rounds.quorum = u16::try_from(contributors * 2 / 3 + 1).unwrap_or(u16::MAX);
         (charter.rounds.total, charter.rounds.closing) = (self.rounds, self.closing);
+        charter.codec.kind = self.codec.into();
         charter.nonce = self.nonce;
         charter.check()?;
         Ok(charter)
@@ -277,7 +309,8 @@ fn explain(charter: &Charter) -> Result<()> {
         r = charter.adapter.rank
     );
     println!(
-        "a round     {update} bytes an update, from each member to each; waits {} s",
+        "a round     {update} bytes an update, {:.1} bits a value, from each member to each; waits {} s",
+        8.0 * update as f64 / values as f64,
         charter.rounds.deadline_ms / 1_000
     );
     println!(

@@ -27,6 +27,7 @@ impl NodeConfig {
             relay: self.relay.unwrap_or(false),
             mdns: self.mdns.unwrap_or(true),
             upnp: self.upnp.unwrap_or(true),
+            call_back: true,
             psk,
             connections_max,
             ..Settings::default()

@@ -72,6 +72,7 @@ impl Visit {
             listen: listen.clone(),
             bootstrap: own.bootstrap,
             upnp: own.upnp,
+            call_back: true,
             psk: own.psk,
             membership: read_membership(&patient.state)?,
             ..Settings::default()

@@ -66,7 +66,7 @@ pub(super) struct Behaviour {
     pub(super) requests: cbor::Behaviour<ByteBuf, ByteBuf>,
     pub(super) kad: kad::Behaviour<MemoryStore>,
     mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(super) reachable: autonat::v2::client::Behaviour,
+    pub(super) reachable: Toggle<autonat::v2::client::Behaviour>,
     probes: autonat::v2::server::Behaviour,
     relay_client: relay::client::Behaviour,
     relay: Toggle<relay::Behaviour>,
@@ -87,6 +87,7 @@ impl Behaviour {
             .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), own).ok())
             .flatten();
         let upnp = (settings.upnp && settings.is_public()).then(upnp::tokio::Behaviour::default);
+        let reachable = settings.call_back.then(autonat::v2::client::Behaviour::default);
         Ok(Self {
             limits: connection_limits::Behaviour::new(connection_limits(settings)),
             per_ip: per_ip::Behaviour::default(),
@@ -102,7 +103,7 @@ impl Behaviour {
             requests: requests(),
             kad: kad(own, context)?,
             mdns: mdns.into(),
-            reachable: autonat::v2::client::Behaviour::default(),
+            reachable: reachable.into(),
             probes: autonat::v2::server::Behaviour::default(),
             relay_client,
             relay: settings.relay.then(|| relay(own)).into(),

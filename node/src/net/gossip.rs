@@ -73,7 +73,6 @@ pub(super) fn behaviour(network: &NetworkId, charter: &Charter) -> Result<Behavi
         // Judged late is judged still: a message waits at most for a fold's input queue. libp2p's 5 heartbeats would
         // drop what takes longer than 2.5 s.
         .history_length(20)
-        .history_gossip(6)
         .duplicate_cache_time(Duration::from_secs(120))
         // Updates of 2 KB are worth a word of 30 bytes that saves a copy.
         .idontwant_message_size_threshold(1_000)

@@ -23,6 +23,9 @@ pub struct Settings {
     pub mdns: bool,
     /// Whether to ask the local router for a port by UPnP.
     pub upnp: bool,
+    /// Whether to ask peers to call back, which tells where others reach this node. Each address takes 30 to 100 kB, so
+    /// that nobody has others call strangers at no cost.
+    pub call_back: bool,
     /// A key without which nobody can even begin a connection. TCP only.
     pub psk: Option<PreSharedKey>,
     /// Connections at most, to all peers.
@@ -48,6 +51,7 @@ impl Default for Settings {
             relay: false,
             mdns: false,
             upnp: false,
+            call_back: false,
             psk: None,
             connections_max: CONNECTIONS_MAX,
             membership: None,

@@ -100,9 +100,12 @@ pub async fn run(options: Options) -> Result<()> {
     let log = EventLog::open(&options.state, if options.scenario.is_some() { u64::MAX } else { events::BYTES_MAX })?;
 
     let context = Arc::new(Context::new(charter.clone())?);
+    // The nodes of a scenario are told where the others are.
+    let by_itself = options.scenario.is_none();
     let settings = net::Settings {
-        mdns: options.network.mdns && options.scenario.is_none(),
-        upnp: options.network.upnp && options.scenario.is_none(),
+        mdns: options.network.mdns && by_itself,
+        upnp: options.network.upnp && by_itself,
+        call_back: options.network.call_back && by_itself,
         membership,
         folder: Some(options.state.clone()),
         ..options.network.clone()

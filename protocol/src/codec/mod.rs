@@ -354,6 +354,16 @@ mod tests {
     }
 
     #[test]
+    fn as_many_of_the_largest_are_kept_as_fit() {
+        let kept =
+            |values: &[f32]| quantise(&codec(CodecKind::TopK), values).mantissas.iter().filter(|m| *m != 0).count();
+        assert_eq!(kept(&[1.0; 1_024]), 32);
+        // A readout in which nothing has been learnt of half of the tokens: 2^19 zeros take 2^11 entries.
+        let half: Vec<_> = (0..1 << 20).map(|at| f32::from(u8::from(at >= 1 << 19))).collect();
+        assert_eq!(kept(&half), (1 << 15) - (1 << 11));
+    }
+
+    #[test]
     fn each_defect_has_its_name() {
         let codec = codec(CodecKind::F32);
         let read = |exponent, value: f32| {

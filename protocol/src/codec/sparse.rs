@@ -40,12 +40,14 @@ pub(super) fn quantise(values: &[f64], lowest: i16, highest: i16) -> Group {
         order.iter().take(count).for_each(|at| kept[*at] = rounded[*at]);
         kept
     };
-    // What lies far apart takes more entries than one.
-    let mut count = order.len().min(entries(values.len()));
-    while needed(&keep(count)) > entries(values.len()) {
-        count -= 1;
+    // What lies far apart takes more entries than one. One value more never takes fewer, so the most that fit are found
+    // by halving.
+    let (mut fit, mut too_many) = (0, order.len().min(entries(values.len())) + 1);
+    while fit + 1 < too_many {
+        let count = usize::midpoint(fit, too_many);
+        if needed(&keep(count)) <= entries(values.len()) { fit = count } else { too_many = count }
     }
-    Group { exponent, mantissas: keep(count).into_iter().collect() }
+    Group { exponent, mantissas: keep(fit).into_iter().collect() }
 }
 
 /// The entries of these values.
