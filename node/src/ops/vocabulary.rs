@@ -2,12 +2,13 @@
 //! as many as the values that they are made of.
 
 use super::{
+    Linear,
     product::{Into, View, multiply},
     values,
     vector::{exp, largest, sum, tanh, wide},
     with_values,
 };
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor, bail};
 use candle_nn::{loss::cross_entropy as cross_entropy_of, ops::log_softmax};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex};
@@ -36,7 +37,7 @@ impl Vocabulary<'_> {
     /// Shapes that do not fit each other; values that are not f32 in main memory.
     pub fn loss(&self, x: &Tensor, z: &Tensor, goals: &[u32]) -> Result<Tensor> {
         if !x.device().is_cpu() {
-            return cross_entropy_of(&self.logits(x, z)?, &Tensor::new(goals, x.device())?);
+            return cross_entropy_of(&self.logits(x, z)?, &self.known(goals, x.device())?);
         }
         let (op, joined) = self.op(x, z, goals)?;
         joined.apply_op3(&self.weight.contiguous()?, &self.bias.contiguous()?, op)
@@ -49,7 +50,7 @@ impl Vocabulary<'_> {
     pub fn losses(&self, x: &Tensor, z: &Tensor, goals: &[u32]) -> Result<Vec<f64>> {
         if !x.device().is_cpu() {
             let all = log_softmax(&self.logits(x, z)?, D::Minus1)?;
-            let goals = Tensor::new(goals, x.device())?.unsqueeze(1)?;
+            let goals = self.known(goals, x.device())?.unsqueeze(1)?;
             let losses: Vec<f32> = all.gather(&goals, 1)?.neg()?.flatten_all()?.to_vec1()?;
             return Ok(losses.into_iter().map(f64::from).collect());
         }
@@ -72,12 +73,21 @@ impl Vocabulary<'_> {
 
     /// All logits at once, in f32, by the library's operations.
     fn logits(&self, x: &Tensor, z: &Tensor) -> Result<Tensor> {
-        let own = x.matmul(&self.head.t()?)?.to_dtype(DType::F32)?;
+        let own = Linear::new(self.head.clone(), None)?.forward(x)?.to_dtype(DType::F32)?;
         let own = match self.softcap {
             Some(cap) => ((own / cap)?.tanh()? * cap)?,
             None => own,
         };
         own + z.to_dtype(DType::F32)?.matmul(self.weight)?.broadcast_add(self.bias)?
+    }
+
+    /// Goals on a device, if they are tokens: a GPU does not look.
+    fn known(&self, goals: &[u32], device: &Device) -> Result<Tensor> {
+        let tokens = self.head.dim(0)?;
+        match goals.iter().all(|goal| (*goal as usize) < tokens) {
+            true => Tensor::new(goals, device),
+            false => bail!("a goal beyond the {tokens} tokens"),
+        }
     }
 
     fn op(&self, x: &Tensor, z: &Tensor, goals: &[u32]) -> Result<(Op, Tensor)> {

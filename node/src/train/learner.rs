@@ -75,6 +75,9 @@ impl Learner {
         settings: Settings,
     ) -> Result<Self, TrainError> {
         settings.check()?;
+        if settings.checkpoint && !backbone.device().is_cpu() {
+            return Err(TrainError::Value("gradient checkpointing is for the CPU only; leave checkpoint out".into()));
+        }
         let mut net = Net::new(backbone, tokenizer, charter)?;
         net.trunk.checkpoint = settings.checkpoint;
         let trunk = &net.trunk;

@@ -2,7 +2,10 @@
 
 use crate::{
     device::DeviceChoice,
-    ops::{Attention, LayerNorm, Linear, RmsNorm, Rotary, gelu, gelu_tanh, silu, softmax, tests::noise},
+    ops::{
+        Activation, Attention, FeedForward, LayerNorm, Linear, RmsNorm, Rotary, Vocabulary, gelu, gelu_tanh, silu,
+        softmax, tests::noise,
+    },
 };
 use candle_core::{DType, Device, Tensor, Var};
 use std::sync::Arc;
@@ -96,7 +99,7 @@ fn norms() {
 fn rotation() {
     for (first, size) in [(0, 6), (5, 10)] {
         let rotary = Rotary::new([1.0, 0.3, 0.01]);
-        check(&[&[2, 2, 9, size]], |_, _| {
+        check(&[&[2, 9, 2, size]], |_, _| {
             let rotary = rotary.clone();
             Box::new(move |x| rotary.forward(&x[0], first).unwrap())
         });
@@ -129,8 +132,8 @@ fn attention() {
         (capped, None, (4, 40), (2, 40)),
     ] {
         let lengths: Option<Arc<[usize]>> = lengths.map(Into::into);
-        let key: &[usize] = &[2, groups, keys, 8];
-        check(&[&[2, heads, queries, 8], key, key], |_, _| {
+        let key: &[usize] = &[2, keys, groups, 8];
+        check(&[&[2, queries, heads, 8], key, key], |_, _| {
             let lengths = lengths.clone();
             Box::new(move |x| options.forward(&x[0], &x[1], &x[2], lengths.as_ref()).unwrap())
         });
@@ -141,7 +144,7 @@ fn attention() {
 fn a_query_that_sees_nothing_gets_zeros() {
     let Some(gpu) = gpu() else { return };
     let window = Attention { causal: true, window: Some(1), ..Attention::default() };
-    let x = noise(&[1, 1, 3, 4], 1).to_device(&gpu).unwrap();
+    let x = noise(&[1, 3, 1, 4], 1).to_device(&gpu).unwrap();
     let y = values(window.forward(&x, &x, &x, Some(&[1].into())).unwrap());
     assert_eq!(y[8..], [0.0; 4]);
     assert_ne!(y[..4], [0.0; 4]);
@@ -152,4 +155,32 @@ fn other_types_are_refused() {
     let Some(gpu) = gpu() else { return };
     let x = noise(&[2, 3], 1).to_dtype(DType::F16).unwrap().to_device(&gpu).unwrap();
     assert!(silu(&x).unwrap_err().to_string().contains("f32 and bf16"));
+}
+
+#[test]
+fn feed_forward_layers() {
+    for gated in [false, true] {
+        check(&[&[2, 3, 40]], |device, dtype| {
+            let map = |outputs: usize, inputs: usize, seed| {
+                Linear::new(weight(&[outputs, inputs], seed, device, dtype), None).unwrap()
+            };
+            let (gate, widen, narrow) = (gated.then(|| map(50, 40, 1)), map(50, 40, 2), map(40, 50, 3));
+            let layer = FeedForward { gate, widen, activation: Activation::Silu, narrow };
+            Box::new(move |x| layer.forward(&x[0]).unwrap())
+        });
+    }
+}
+
+#[test]
+fn losses_of_tokens() {
+    // Places read by the head, codes read by the readout, readout and bias; all but the first stay f32.
+    let shapes: [&[usize]; 4] = [&[6, 40], &[6, 5], &[5, 30], &[30]];
+    check(&shapes, |device, dtype| {
+        let head = weight(&[30, 40], 1, device, dtype);
+        Box::new(move |x| {
+            let [z, readout, bias] = [1, 2, 3].map(|at| x[at].to_dtype(DType::F32).unwrap());
+            let vocabulary = Vocabulary { head: &head, softcap: Some(3.0), weight: &readout, bias: &bias };
+            vocabulary.loss(&x[0], &z, &[3, 0, 29, 7, 7, 12]).unwrap()
+        })
+    });
 }
