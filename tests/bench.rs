@@ -65,3 +65,13 @@ fn a_round_of_eight_real_nodes_is_timed() {
     assert!(number("sent_bytes") < 14.0 * number("update_bytes"), "{round}");
     assert!(number("seconds") > 0.0 && number("cpu_seconds") > 0.0);
 }
+
+#[test]
+fn codecs_and_fusion_are_timed() {
+    let home = tempfile::tempdir().unwrap();
+    let codecs: Value = serde_json::from_str(&bench(home.path(), &["codec", "--json"])).unwrap();
+    let bytes: Vec<u64> = codecs.as_array().unwrap().iter().map(|codec| codec["bytes"].as_u64().unwrap()).collect();
+    assert!(bytes.len() == 5 && bytes.is_sorted_by(|a, b| a > b), "{codecs}");
+    let fused: Value = serde_json::from_str(&bench(home.path(), &["fusion", "--threads", "1", "--json"])).unwrap();
+    assert!(["mean_seconds", "cmga_seconds"].iter().all(|key| fused[key].as_f64().unwrap() > 0.0), "{fused}");
+}

@@ -1,10 +1,12 @@
 //! What `heterotune bench` measures: the parts of a node that cost time, memory or bytes, each by itself.
 
+mod fusion;
 mod round;
 mod shape;
 mod step;
 mod usage;
 
+pub use fusion::{Coded, Fused, codecs, fusion};
 pub use round::{Round, round};
 pub use shape::Shape;
 #[cfg(test)]

@@ -11,6 +11,26 @@ pub(super) enum Verb {
     Step(StepFlags),
     /// Rounds of eight real nodes on this machine that hardly train: seconds, processor time and bytes on the sockets.
     Round(RoundFlags),
+    /// Writing and reading an update of a million values, in every codec.
+    Codec(Json),
+    /// Fusing 64 updates of a million values: the exact mean, and CMGA.
+    Fusion(FusionFlags),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FusionFlags {
+    /// Threads that compute [default: all cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    #[command(flatten)]
+    json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Json {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -56,6 +76,8 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
     match verb {
         Verb::Step(flags) => step(flags),
         Verb::Round(flags) => round(flags),
+        Verb::Codec(flags) => codec(flags.json),
+        Verb::Fusion(flags) => fusion(flags),
     }
 }
 
@@ -99,5 +121,33 @@ fn round(flags: &RoundFlags) -> Result<()> {
         println!("of a core  {seconds:.3} s, all nodes together");
     }
     println!("sent       {:.1} kB by each node", round.sent_bytes / 1e3);
+    Ok(())
+}
+
+fn codec(json: bool) -> Result<()> {
+    let all = bench::codecs()?;
+    if json {
+        println!("{}", serde_json::to_string(&all)?);
+        return Ok(());
+    }
+    println!("codec  bytes      write    read");
+    for coded in all {
+        let name = format!("{:?}", coded.codec).to_lowercase();
+        let (write, read) = (coded.write_seconds * 1e3, coded.read_seconds * 1e3);
+        println!("{name:<6} {:>9} {write:>6.1} ms {read:>6.1} ms", coded.bytes);
+    }
+    Ok(())
+}
+
+fn fusion(flags: &FusionFlags) -> Result<()> {
+    let threads = super::settle_threads(flags.threads.map(|threads| threads as usize))?;
+    let fused = bench::fusion(threads);
+    if flags.json.json {
+        println!("{}", serde_json::to_string(&fused)?);
+        return Ok(());
+    }
+    println!("64 updates of a million q8 values, {} threads", fused.threads);
+    println!("exact mean {:>6.1} ms", fused.mean_seconds * 1e3);
+    println!("CMGA       {:>6.1} ms", fused.cmga_seconds * 1e3);
     Ok(())
 }
