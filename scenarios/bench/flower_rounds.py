@@ -1,10 +1,10 @@
 """Rounds of eight Flower clients that do not train, in Flower's simulation.
 
 `rounds.py` starts this with a Python that has Flower; it prints one line of JSON. Clients send back the one array of
-float32 that they were given, and FedAvg averages; there is no evaluation. A round ends where the strategy would evaluate
-the average on the server. Processor time is that of this process and of all that descend from it, Ray's daemons and
-workers, as /proc has it when the first and when the last timed round end, so starting them does not count. Ray hands
-arrays over in shared memory, so there are no bytes on a network to count.
+float32 that they were given, and FedAvg averages; there is no evaluation. A round ends where the strategy would
+evaluate the average on the server. Processor time is that of this process and of all that descend from it, Ray's
+daemons and workers, as /proc has it when the first and when the last timed round end, so starting them does not count.
+Ray hands arrays over in shared memory, so there are no bytes on a network to count.
 """
 
 import os

@@ -2,8 +2,8 @@
 
 `rounds.py` starts this with a Python that has p2pfl; it prints one line of JSON. The nodes are in one process, as in
 p2pfl's own examples, and speak gRPC over the loopback, or call each other in memory. Each shares one array of float32,
-and all are in the train set of every round. A node's round is from one call of `fit` to the next. Processor time is that
-of the process between the first such calls that are timed and the last. Bytes are those of the messages that p2pfl
+and all are in the train set of every round. A node's round is from one call of `fit` to the next. Processor time is
+that of the process between the first such calls that are timed and the last. Bytes are those of the messages that p2pfl
 logs as sent, without what gRPC and TCP put around them. Ray is off: the learners run in the nodes themselves.
 """
 
@@ -112,7 +112,7 @@ def main():
     flags.add_argument("--rounds", type=int, required=True)
     flags.add_argument("--protocol", choices=["grpc", "memory"], default="grpc")
     flags.add_argument("--topology", choices=[topology.value for topology in TopologyType], default="full")
-    flags.add_argument("--settings", type=json.loads, default={}, help='JSON, {"group.NAME": value}, as p2pfl names them')
+    flags.add_argument("--settings", type=json.loads, default={}, help='JSON: {"group.NAME": value}')
     flags.add_argument("--timeout", type=float, default=1800)
     given = flags.parse_args()
     for name, value in given.settings.items():

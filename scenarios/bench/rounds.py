@@ -9,8 +9,8 @@
 - p2pfl: eight nodes in one process, as in its own examples, unsigned and unencrypted: over gRPC on the loopback, in a
   line, with its own pauses between messages and with pauses so short that they hardly matter; and calling each other in
   memory, all connected. (All connected over gRPC, version 0.4.4 stalls: a node answers with two threads, which wait for
-  other nodes' while they pass on that a model has come.) Now and then it loses a model that comes before its receiver is
-  in that round, and then waits; the median hardly shows it.
+  other nodes' while they pass on that a model has come.) Now and then it loses a model that comes before its receiver
+  is in that round, and then waits; the median hardly shows it.
 
 They do not do the same work, so the table says what an operator pays, not whose code is better. All take turns. Seconds
 are from the end of one round to the end of the next, the median of all rounds and turns; processor time is that of all
@@ -41,7 +41,7 @@ PACKAGES = {
     "flower": ["flwr[simulation]==1.41.0"],
     "p2pfl": ["p2pfl[dp]==0.4.4", "pyarrow<21", "huggingface_hub<1"],
 }
-# p2pfl's settings, by its own names. This much patience costs nothing; without, nodes of a busy machine lose each other.
+# p2pfl's settings, by its own names. With less patience, nodes of a busy machine lose each other, and models.
 PATIENCE = {
     "heartbeat.TIMEOUT": 60,
     "gossip.AMOUNT_LAST_MESSAGES_SAVED": 500,
