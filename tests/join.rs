@@ -328,7 +328,11 @@ fn an_invited_fourth_is_let_in_until_it_is_revoked() {
     is_misfit(&mut nodes[0], &words);
     let told = format!("it does not let this node in: {words}");
     is_misfit(&mut node, &told);
-    // Nor does another life of it come in.
+    // Nor does another life of it come in, once all have heard of it.
+    for host in &hosts[1..] {
+        let heard = || host.state.join("revocations.cbor").exists().then_some(());
+        wait_for("the revocation to be heard", heard);
+    }
     node.process.kill();
     let before = events(&fourth.state).len();
     let mut node = fourth.run();

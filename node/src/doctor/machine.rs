@@ -80,7 +80,7 @@ pub(super) fn memory(patient: &Patient) -> Finding {
         return Finding::skipped("memory", cause);
     };
     let cause = format!("{} MB are free of {}, and the node needs about {}", free / MB, total / MB, need / MB);
-    let mend = "--checkpoint, --precision q8 or q4, a smaller --batch or --length, or a smaller backbone";
+    let mend = "--checkpoint, --precision q8 or q4, --layers, a smaller --batch or --length, or a smaller backbone";
     match patient.running {
         // What is needed is taken already.
         Some(_) => Finding::ok("memory", format!("the node runs; {} MB are free of {}", free / MB, total / MB)),
