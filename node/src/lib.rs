@@ -7,7 +7,7 @@
 //! - [`backbone`]: frozen pretrained models, a family a file; [`data`]: samples from files; [`dema`]: adapters, projections, alignment;
 //!   [`hub`]: backbones from the Hugging Face hub;
 //!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
-//!   [`bench`]: how fast all that is; [`device`]: what computes; [`plan`]: what a node will need; [`exit`]: what the exit status says;
+//!   [`mod@bench`]: how fast all that is; [`device`]: what computes; [`plan`]: what a node will need; [`exit`]: what the exit status says;
 //!   [`acceptance`]: which mixture the node uses; [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions
 //! - [`cli`]: the binary's verbs, one a file
 //!
