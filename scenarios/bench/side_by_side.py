@@ -95,7 +95,8 @@ def main():
     with_torch()
     rows = []
     who = ["ours", "ours, --checkpoint", "PyTorch", "PyTorch, full"]
-    columns = ["model", "threads", *(f"CPU s, {who}" for who in who), "CPU ratio", "time ratio", *(f"MB, {who}" for who in who)]
+    seconds, memory = [f"CPU s, {name}" for name in who], [f"MB, {name}" for name in who]
+    columns = ["model", "threads", *seconds, "CPU ratio", "time ratio", *memory]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     for shape in given.shapes:
         with tempfile.TemporaryDirectory() as folder:
