@@ -39,9 +39,12 @@ fn settle_threads() {
 #[allow(unsafe_code)]
 fn settle_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    for what in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+    // Older versions refuse a map threshold above 32 MiB, and then keep the one before.
+    for (what, bytes) in
+        [(libc::M_MMAP_THRESHOLD, 32 << 20), (libc::M_MMAP_THRESHOLD, 1 << 30), (libc::M_TRIM_THRESHOLD, 1 << 30)]
+    {
         // SAFETY: no other thread is there yet; the call changes numbers of the allocator's alone.
-        unsafe { libc::mallopt(what, 1 << 30) };
+        unsafe { libc::mallopt(what, bytes) };
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Shape {
 /// The largest `config.json`.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
+/// No model is larger than this in any direction.
+const SIZE_MAX: u64 = 1 << 32;
+
 /// Bytes of a value.
 const F32: u64 = 4;
 
@@ -71,7 +74,9 @@ pub struct Plan {
 impl Plan {
     /// All bytes at once, at the most.
     pub fn peak(&self) -> u64 {
-        self.weights + self.kept + self.adapters + self.passing + self.trained + self.program
+        [self.weights, self.kept, self.adapters, self.passing, self.trained, self.program]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 }
 
@@ -160,12 +165,16 @@ impl Shape {
     pub fn plan(&self, options: Options, work: &Work<'_>) -> Option<Plan> {
         let (width, inner, depth) = (self.hidden_size, self.inner(), self.depth(options));
         let tokens = self.patches().or(work.tokens).unwrap_or(work.settings.length as u64);
+        let (queries, keys) = self.attention()?;
+        // A file may say anything: from here on small multiples of these can't overflow.
+        if [width, inner, depth, tokens, queries, keys, self.vocab_size].into_iter().any(|size| size > SIZE_MAX) {
+            return None;
+        }
         let rows = tokens.checked_mul(work.settings.batch as u64)?;
         let adapter = work.adapter;
         let first =
             dema::positions(usize::try_from(depth).ok()?, adapter.slots.into()).first().map_or(0, |at| *at as u64);
         let above = depth.saturating_sub(first);
-        let (queries, keys) = self.attention()?;
         // Norms, queries, keys, values, what attention gives, sums, and the insides of the feed-forward layer.
         let inside = match self.decodes() {
             true => (6 * width).checked_add(3 * queries.checked_add(keys)?)?.checked_add(2 * inner)?,
@@ -302,6 +311,11 @@ mod tests {
         // A file that lies does not overflow.
         let huge = parse(r#"{"model_type": "x", "dim": 18446744073709551615, "n_layers": 18446744073709551615}"#);
         assert_eq!(huge.weights(Options::default()), None);
+        let (charter, settings) = (bench::charter_of(Example::Encoder), Settings::default());
+        let work = Work::new(&charter, &settings);
+        assert!(bert.plan(Options::default(), &work).is_some());
+        let wide = parse(r#"{"model_type": "bert", "dim": 4611686018427387904, "n_layers": 1, "hidden_dim": 1}"#);
+        assert_eq!(wide.plan(Options::default(), &work), None);
     }
 
     #[test]

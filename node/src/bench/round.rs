@@ -41,7 +41,7 @@ pub fn round(rounds: u64, folder: &Path) -> Result<Round> {
     for events in &long.nodes {
         let seals: Vec<u64> =
             times(events, "sealed").filter(|(round, _)| *round >= FIRST).map(|(_, time)| time).collect();
-        gaps.extend(seals.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / 1e3));
+        gaps.extend(seals.iter().zip(seals.iter().skip(1)).map(|(one, next)| next.saturating_sub(*one) as f64 / 1e3));
         let bytes = |round: u64| {
             let closed = events.iter().find(|event| event["event"] == "round_closed" && event["round"] == round)?;
             closed["bytes_out"].as_f64()
