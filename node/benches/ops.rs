@@ -3,7 +3,7 @@
 
 use candle_core::{D, Device, Tensor, Var};
 use criterion::Criterion;
-use heterotune::ops::{Activation, Attention, FeedForward, LayerNorm, Linear, RmsNorm, Vocabulary};
+use heterotune::ops::{Activation, Attention, FeedForward, Inner, LayerNorm, Linear, RmsNorm, Sublayer, Vocabulary};
 use std::hint::black_box;
 
 const ROWS: usize = 2_048;
@@ -47,9 +47,10 @@ fn feed_forward(criterion: &mut Criterion) {
     let (wide, narrow) = (noise(&[INNER, WIDTH]), noise(&[WIDTH, INNER]));
     let map = |weight: &Tensor| Linear::new(weight.clone(), None).expect("a matrix");
     let layer = FeedForward { gate: None, widen: map(&wide), activation: Activation::Gelu, narrow: map(&narrow) };
-    time(criterion, "feed-forward", "ours", &[ROWS, WIDTH], |x| layer.forward(x));
+    let layer = Sublayer::new(Inner::Feed(layer));
+    time(criterion, "feed-forward", "ours", &[1, ROWS, WIDTH], |x| layer.forward(x, None));
     time(criterion, "feed-forward", "library", &[ROWS, WIDTH], |x| {
-        x.matmul(&wide.t()?)?.gelu_erf()?.matmul(&narrow.t()?)
+        x + x.matmul(&wide.t()?)?.gelu_erf()?.matmul(&narrow.t()?)?
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod block;
 mod classifier;
 mod decoder;
 mod encoder;
@@ -261,14 +262,22 @@ pub trait Source {
         Ok(Embedding::Dense(self.tensor(name, &[rows, width])?))
     }
 
-    /// Rows of the matrix `name`.weight of these dimensions (outputs, inputs) as a map without bias: some families keep
-    /// several maps as one matrix.
+    /// Rows of the matrix `name`.weight of these dimensions (outputs, inputs), and with `bias` of `name`.bias, as a map:
+    /// some families keep several maps as one.
     ///
     /// # Errors
     /// As [`Source::tensor`].
-    fn linear_rows(&mut self, name: &str, dims: (usize, usize), rows: Range<usize>) -> Result<Linear, Self::Error> {
-        let weight = self.tensor(&format!("{name}.weight"), &[dims.0, dims.1])?;
-        Ok(Linear::new(weight.narrow(0, rows.start, rows.len())?, None)?)
+    fn linear_rows(
+        &mut self,
+        name: &str,
+        dims: (usize, usize),
+        rows: Range<usize>,
+        bias: bool,
+    ) -> Result<Linear, Self::Error> {
+        let part = |tensor: Tensor| tensor.narrow(0, rows.start, rows.len());
+        let weight = part(self.tensor(&format!("{name}.weight"), &[dims.0, dims.1])?)?;
+        let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[dims.0])).transpose()?;
+        Ok(Linear::new(weight, bias.map(part).transpose()?)?)
     }
 
     /// The normalisation `name`.weight, `name`.bias `[width]`.

@@ -366,8 +366,14 @@ impl Source for Model<'_> {
         self.weights.embedding(&format!("{}{name}", self.prefix), dims)
     }
 
-    fn linear_rows(&mut self, name: &str, dims: (usize, usize), rows: Range<usize>) -> Result<Linear, BackboneError> {
-        self.part(name, dims, rows, false)
+    fn linear_rows(
+        &mut self,
+        name: &str,
+        dims: (usize, usize),
+        rows: Range<usize>,
+        bias: bool,
+    ) -> Result<Linear, BackboneError> {
+        self.part(name, dims, rows, bias)
     }
 }
 

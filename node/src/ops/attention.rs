@@ -55,24 +55,26 @@ impl Attention {
             let all = [&by_head(query)?, &by_head(key)?, &by_head(value)?];
             return super::cuda::attention(self, all, lengths)?.transpose(1, 2)?.contiguous();
         }
-        let op = Op { options: *self, lengths: lengths.cloned() };
+        let op = Heads { options: *self, lengths: lengths.cloned() };
         query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, op)
     }
 }
 
-struct Op {
-    options: Attention,
-    lengths: Option<Arc<[usize]>>,
+/// The operation, on plain values.
+pub(super) struct Heads {
+    pub(super) options: Attention,
+    pub(super) lengths: Option<Arc<[usize]>>,
 }
 
 #[derive(Clone, Copy)]
-struct Sizes {
-    inputs: usize,
-    heads: usize,
-    groups: usize,
-    queries: usize,
-    keys: usize,
-    width: usize,
+pub(super) struct Sizes {
+    pub(super) inputs: usize,
+    pub(super) heads: usize,
+    pub(super) groups: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    /// Values of a head.
+    pub(super) width: usize,
 }
 
 impl Sizes {
@@ -169,7 +171,33 @@ struct Scratch {
     gradients: Vec<f32>,
 }
 
-impl Op {
+impl Heads {
+    /// What the queries get, `[inputs, queries, heads, width]`, from queries, keys and values.
+    pub(super) fn forward(&self, sizes: Sizes, all: [&[f32]; 3]) -> Result<Vec<f32>> {
+        let mut y = vec![0f32; sizes.inputs * sizes.of_queries()];
+        y.par_chunks_mut(sizes.of_queries()).enumerate().try_for_each(|(index, y)| {
+            let input = Input::new(sizes, index, all);
+            let tiles = y.par_chunks_mut(TILE * sizes.of_query()).enumerate();
+            tiles.try_for_each(|(tile, y)| self.attend(input, &self.tile(sizes, index, tile), y))
+        })?;
+        Ok(y)
+    }
+
+    /// The gradients of queries, keys and values, by that of what the queries got.
+    pub(super) fn backward(&self, sizes: Sizes, all: [&[f32]; 3], outer: &[f32]) -> Result<[Vec<f32>; 3]> {
+        let [mut dquery, mut dkey, mut dvalue] = all.map(|values| vec![0f32; values.len()]);
+        dquery
+            .par_chunks_mut(sizes.of_queries())
+            .zip(dkey.par_chunks_mut(sizes.of_keys()))
+            .zip(dvalue.par_chunks_mut(sizes.of_keys()))
+            .zip(outer.par_chunks(sizes.of_queries()))
+            .enumerate()
+            .try_for_each(|(index, (((dquery, dkey), dvalue), outer))| {
+                self.differentiate(Input::new(sizes, index, all), outer, [dquery, dkey, dvalue])
+            })?;
+        Ok([dquery, dkey, dvalue])
+    }
+
     fn tiles(&self, sizes: Sizes, input: usize) -> impl Iterator<Item = Tile> {
         (0..sizes.queries.div_ceil(TILE)).map(move |tile| self.tile(sizes, input, tile))
     }
@@ -284,7 +312,7 @@ fn softmax(row: &mut [f32], scale: f32, part: Range<usize>) {
     });
 }
 
-impl CustomOp3 for Op {
+impl CustomOp3 for Heads {
     fn name(&self) -> &'static str {
         "attention"
     }
@@ -300,13 +328,7 @@ impl CustomOp3 for Op {
     ) -> Result<(CpuStorage, Shape)> {
         let sizes = Sizes::new(query_layout.dims(), key_layout.dims(), value_layout.dims())?;
         let all = [values(query, query_layout)?, values(key, key_layout)?, values(value, value_layout)?];
-        let mut y = vec![0f32; sizes.inputs * sizes.of_queries()];
-        y.par_chunks_mut(sizes.of_queries()).enumerate().try_for_each(|(index, y)| {
-            let input = Input::new(sizes, index, all);
-            let tiles = y.par_chunks_mut(TILE * sizes.of_query()).enumerate();
-            tiles.try_for_each(|(tile, y)| self.attend(input, &self.tile(sizes, index, tile), y))
-        })?;
-        Ok((CpuStorage::F32(y), query_layout.shape().clone()))
+        Ok((CpuStorage::F32(self.forward(sizes, all)?), query_layout.shape().clone()))
     }
 
     fn bwd(
@@ -318,23 +340,11 @@ impl CustomOp3 for Op {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let sizes = Sizes::new(query.dims(), key.dims(), value.dims())?;
-        let mut dquery = vec![0f32; query.elem_count()];
-        let (mut dkey, mut dvalue) = (vec![0f32; key.elem_count()], vec![0f32; key.elem_count()]);
-        let mut of_queries = |query: &[f32], key: &[f32], value: &[f32], outer: &[f32]| {
-            dquery
-                .par_chunks_mut(sizes.of_queries())
-                .zip(dkey.par_chunks_mut(sizes.of_keys()))
-                .zip(dvalue.par_chunks_mut(sizes.of_keys()))
-                .zip(outer.par_chunks(sizes.of_queries()))
-                .enumerate()
-                .try_for_each(|(index, (((dquery, dkey), dvalue), outer))| {
-                    let input = Input::new(sizes, index, [query, key, value]);
-                    self.differentiate(input, outer, [dquery, dkey, dvalue])
-                })
-        };
-        with_values(query, |query| {
+        let [dquery, dkey, dvalue] = with_values(query, |query| {
             with_values(key, |key| {
-                with_values(value, |value| with_values(gradient, |outer| of_queries(query, key, value, outer)))
+                with_values(value, |value| {
+                    with_values(gradient, |outer| self.backward(sizes, [query, key, value], outer))
+                })
             })
         })?;
         let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);

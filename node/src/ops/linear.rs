@@ -2,7 +2,7 @@
 
 use super::{
     packed::Packed,
-    product::{Into, View, multiply, product},
+    product::{Into, View, extend, multiply},
     values, with_values,
 };
 use candle_core::{
@@ -128,31 +128,40 @@ impl Map<'_> {
         self.0.outputs()
     }
 
+    pub(super) fn inputs(self) -> usize {
+        self.0.inputs()
+    }
+
+    /// Rows `[rows, in]` to rows `[rows, out]`.
+    pub(super) fn apply(self, x: &[f32]) -> Result<Vec<f32>> {
+        let mut y = Vec::new();
+        self.extend(x, &mut y)?;
+        Ok(y)
+    }
+
     /// Rows `[rows, in]` to rows `[rows, out]`, behind what is in `y` already.
     pub(super) fn extend(self, x: &[f32], y: &mut Vec<f32>) -> Result<()> {
+        match &self.0.bias {
+            Some(bias) => with_values(bias, |bias| self.extend_by(x, Some(bias), y)),
+            None => self.extend_by(x, None, y),
+        }
+    }
+
+    fn extend_by(self, x: &[f32], bias: Option<&[f32]>, y: &mut Vec<f32>) -> Result<()> {
         let (outputs, inputs) = self.0.dims();
         let (rows, before) = (x.len() / inputs.max(1), y.len());
-        let how = match &self.0.bias {
-            None => Into::Set,
-            Some(bias) => {
-                with_values(bias, |bias| {
-                    (0..rows).for_each(|_| y.extend_from_slice(bias));
-                    Ok(())
-                })?;
-                Into::Add
-            }
-        };
-        if let (Into::Set, Weight::Dense(weight), 0) = (how, &self.0.weight, before) {
-            let x = View::new(x, rows, inputs);
-            *y = with_values(weight, |weight| product(x, View::new(weight, outputs, inputs).t()))?;
-            return Ok(());
-        }
-        y.resize(before + rows * outputs, 0.0);
-        let (_, y) = y.split_at_mut(before);
         let x = View::new(x, rows, inputs);
+        if let Weight::Dense(weight) = &self.0.weight {
+            return with_values(weight, |weight| extend(y, x, View::new(weight, outputs, inputs).t(), bias));
+        }
+        match bias {
+            Some(bias) => (0..rows).for_each(|_| y.extend_from_slice(bias)),
+            None => y.resize(before + rows * outputs, 0.0),
+        }
+        let (_, y) = y.split_at_mut(before);
         self.panels(|first, panel, count| {
             let panel = View::new(panel, count, inputs).t();
-            multiply((y.get_mut(first..).unwrap_or_default(), outputs), how, x, panel, true)
+            multiply((y.get_mut(first..).unwrap_or_default(), outputs), Into::Add, x, panel, true)
         })
     }
 
@@ -172,8 +181,9 @@ impl Map<'_> {
         let (outputs, inputs) = self.0.dims();
         let rows = gradient.len() / outputs.max(1);
         if let Weight::Dense(weight) = &self.0.weight {
-            let gradient = View::new(gradient, rows, outputs);
-            return with_values(weight, |weight| product(gradient, View::new(weight, outputs, inputs)));
+            let (gradient, mut dx) = (View::new(gradient, rows, outputs), Vec::new());
+            with_values(weight, |weight| extend(&mut dx, gradient, View::new(weight, outputs, inputs), None))?;
+            return Ok(dx);
         }
         let mut dx = vec![0f32; rows * inputs];
         self.apply_back(gradient, &mut dx, false)?;
@@ -219,9 +229,7 @@ impl CustomOp1 for Frozen {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = self.shape(layout)?;
-        let mut y = Vec::with_capacity(shape.elem_count());
-        self.map()?.extend(values(x, layout)?, &mut y)?;
-        Ok((CpuStorage::F32(y), shape))
+        Ok((CpuStorage::F32(self.map()?.apply(values(x, layout)?)?), shape))
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {

@@ -19,8 +19,10 @@ mod pointwise;
 mod product;
 mod rms_norm;
 mod rotary;
+mod self_attention;
 mod silu;
 mod softmax;
+mod sublayer;
 mod vector;
 mod vocabulary;
 
@@ -32,8 +34,10 @@ pub use norm::{EPSILON, LayerNorm};
 pub use packed::Packed;
 pub use rms_norm::RmsNorm;
 pub use rotary::Rotary;
+pub use self_attention::SelfAttention;
 pub use silu::silu;
 pub use softmax::softmax;
+pub use sublayer::{Inner, Norm, Sublayer};
 pub use vocabulary::Vocabulary;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, Var, backprop::GradStore, bail};
@@ -91,21 +95,32 @@ mod tests {
         tensor.flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    /// Compares an operation with its plain twin, in value and in gradient, and its gradient with finite differences.
-    pub(super) fn check(shape: &[usize], op: impl Fn(&Tensor) -> Tensor, plain: impl Fn(&Tensor) -> Tensor) {
+    fn close(a: &[f32], b: &[f32], tolerance: f32) {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{a} is not {b}"));
+    }
+
+    /// Compares an operation with its plain twin, in value and in gradient, which it gives.
+    pub(super) fn agree(
+        shape: &[usize],
+        op: impl Fn(&Tensor) -> Tensor,
+        plain: impl Fn(&Tensor) -> Tensor,
+    ) -> Vec<f32> {
         let input = Var::from_tensor(&noise(shape, 1)).unwrap();
         let weights = noise(op(&input).dims(), 2);
         let loss = |y: Tensor| (y * &weights).unwrap().sum_all().unwrap();
-        let close = |a: &[f32], b: &[f32], tolerance: f32| {
-            assert_eq!(a.len(), b.len());
-            a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{a} is not {b}"));
-        };
         close(&flat(&op(&input)), &flat(&plain(&input)), 1e-5);
         let gradient = |y: Tensor| flat(loss(y).backward().unwrap().get(&input).unwrap());
         let ours = gradient(op(&input));
         close(&ours, &gradient(plain(&input)), 1e-4);
+        ours
+    }
 
-        let start = flat(&input);
+    /// The same, and compares the gradient with finite differences.
+    pub(super) fn check(shape: &[usize], op: impl Fn(&Tensor) -> Tensor, plain: impl Fn(&Tensor) -> Tensor) {
+        let ours = agree(shape, &op, plain);
+        let start = flat(&noise(shape, 1));
+        let weights = noise(op(&noise(shape, 1)).dims(), 2);
         let step = 1e-2;
         let moved = |index: usize, by: f32| {
             let mut values = start.clone();

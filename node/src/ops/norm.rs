@@ -46,21 +46,39 @@ impl LayerNorm {
     /// A last dimension other than that of the weights.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.contiguous()?;
-        if let Some((weight, _)) = &self.affine
-            && weight.elem_count() != width(x.dims())
-        {
-            bail!("a norm over {} values was given {}", weight.elem_count(), width(x.dims()));
+        if let Some(expected) = self.width().filter(|expected| *expected != width(x.dims())) {
+            bail!("a norm over {expected} values was given {}", width(x.dims()));
         }
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
             return super::cuda::layer_norm(&x, self.affine.as_ref(), self.epsilon as f32);
         }
         match &self.affine {
-            Some((weight, bias)) if weight.track_op() || bias.track_op() => {
-                x.apply_op3(weight, bias, Trained(self.epsilon as f32))
-            }
+            Some((weight, bias)) if self.is_trained() => x.apply_op3(weight, bias, Trained(self.epsilon as f32)),
             _ => x.apply_op1(Frozen(self.clone())),
         }
+    }
+
+    /// Whether its weights are, or come from, variables.
+    pub(super) fn is_trained(&self) -> bool {
+        self.affine.as_ref().is_some_and(|(weight, bias)| weight.track_op() || bias.track_op())
+    }
+
+    /// Values of a row; none where rows may have any number.
+    pub(super) fn width(&self) -> Option<usize> {
+        self.affine.as_ref().map(|(weight, _)| weight.elem_count())
+    }
+
+    /// Normalises rows of `width` values.
+    pub(super) fn apply(&self, x: &[f32], width: usize) -> Result<Vec<f32>> {
+        let (weight, bias) = self.weights(width)?;
+        Ok(normalise(x, &weight, &bias, self.epsilon as f32))
+    }
+
+    /// The gradient of rows of `width` values by that of what [`LayerNorm::apply`] gives.
+    pub(super) fn back(&self, x: &[f32], gradient: &[f32], width: usize) -> Result<Vec<f32>> {
+        let (weight, _) = self.weights(width)?;
+        Ok(differentiate::<false>(x, &weight, gradient, self.epsilon as f32).0)
     }
 }
 
@@ -76,16 +94,13 @@ impl CustomOp1 for Frozen {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = values(x, layout)?;
-        let (weight, bias) = self.0.weights(width(layout.dims()))?;
-        Ok((CpuStorage::F32(normalise(x, &weight, &bias, self.0.epsilon as f32)), layout.shape().clone()))
+        let y = self.0.apply(values(x, layout)?, width(layout.dims()))?;
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (weight, _) = self.0.weights(width(x.dims()))?;
-        let (dx, _, _) = with_values(x, |x| {
-            with_values(gradient, |gradient| Ok(differentiate(x, &weight, gradient, self.0.epsilon as f32)))
-        })?;
+        let width = width(x.dims());
+        let dx = with_values(x, |x| with_values(gradient, |gradient| self.0.back(x, gradient, width)))?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }
@@ -118,7 +133,7 @@ impl CustomOp3 for Trained {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (dx, dweight, dbias) = with_values(x, |x| {
             with_values(weight, |weight| {
-                with_values(gradient, |gradient| Ok(differentiate(x, weight, gradient, self.0)))
+                with_values(gradient, |gradient| Ok(differentiate::<true>(x, weight, gradient, self.0)))
             })
         })?;
         let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
@@ -166,12 +181,18 @@ fn normalise(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> 
     y
 }
 
-/// The gradients of input, weight and bias.
-fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+/// The gradients of the input and, where they are `TRAINED`, of weight and bias, which else are zeros.
+fn differentiate<const TRAINED: bool>(
+    x: &[f32],
+    weight: &[f32],
+    gradient: &[f32],
+    epsilon: f32,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let (width, mut dx) = (weight.len().max(1), vec![0f32; x.len()]);
     let rows = ROWS * width;
     let pieces = dx.par_chunks_mut(rows).zip(x.par_chunks(rows)).zip(gradient.par_chunks(rows));
-    let pieces = pieces.map(|((dx, x), gradient)| wide(|| differentiate_rows(dx, x, weight, gradient, epsilon)));
+    let pieces =
+        pieces.map(|((dx, x), gradient)| wide(|| differentiate_rows::<TRAINED>(dx, x, weight, gradient, epsilon)));
     let (mut dweight, mut dbias) = (vec![0f32; width], vec![0f32; width]);
     for (weights, biases) in pieces.collect::<Vec<_>>() {
         dweight.iter_mut().zip(weights).for_each(|(sum, value)| *sum += value);
@@ -183,7 +204,7 @@ fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (
 /// The gradients of some rows, and what they add to those of weight and bias. With n the normalised row and
 /// h = gradient * weight: dx = (h - mean(h) - n mean(h n)) / deviation.
 #[inline(always)]
-fn differentiate_rows(
+fn differentiate_rows<const TRAINED: bool>(
     dx: &mut [f32],
     x: &[f32],
     weight: &[f32],
@@ -196,8 +217,10 @@ fn differentiate_rows(
         let (mean, inverse) = moments(x, epsilon);
         let weights = weight.iter().zip(dweight.iter_mut().zip(&mut dbias));
         for ((dx, (x, g)), (w, (dw, db))) in dx.iter_mut().zip(x.iter().zip(gradient)).zip(weights) {
-            *dw += g * (x - mean) * inverse;
-            *db += g;
+            if TRAINED {
+                *dw += g * (x - mean) * inverse;
+                *db += g;
+            }
             *dx = g * w;
         }
         // The mean of h, and of h n.

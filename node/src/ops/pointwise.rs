@@ -23,6 +23,22 @@ where
     x.contiguous()?.apply_op1(Pointwise { name, function, derivative })
 }
 
+/// a *= b.
+pub(super) fn times(a: &mut [f32], b: &[f32]) {
+    each(a, b, |a, b| *a *= b);
+}
+
+/// a += b.
+pub(super) fn plus(a: &mut [f32], b: &[f32]) {
+    each(a, b, |a, b| *a += b);
+}
+
+fn each(a: &mut [f32], b: &[f32], change: impl Fn(&mut f32, f32) + Copy + Send + Sync) {
+    a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).for_each(|(a, b)| {
+        wide(|| a.iter_mut().zip(b).for_each(|(a, b)| change(a, *b)));
+    });
+}
+
 struct Pointwise<F, D> {
     name: &'static str,
     function: F,

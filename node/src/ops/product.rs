@@ -2,6 +2,11 @@
 
 use candle_core::{Result, bail};
 use gemm::Parallelism;
+use rayon::prelude::*;
+use std::mem::MaybeUninit;
+
+/// Rows of a product that are worth a thread of their own.
+const SHARE: usize = 128;
 
 /// A matrix in some values, by how far apart its rows and columns are.
 #[derive(Clone, Copy)]
@@ -27,6 +32,11 @@ impl<'a> View<'a> {
     /// The same with rows and columns exchanged.
     pub(super) fn t(self) -> Self {
         Self { rows: self.columns, columns: self.rows, row_step: self.column_step, column_step: self.row_step, ..self }
+    }
+
+    /// Some of its rows.
+    fn part(self, first: usize, rows: usize) -> Self {
+        Self { values: self.values.get(first * self.row_step..).unwrap_or_default(), rows, ..self }
     }
 
     /// How many values it reaches over.
@@ -66,43 +76,90 @@ pub(super) fn multiply(
     if inner != b.rows || step < columns || fit.iter().any(|(reach, len)| reach > len) {
         bail!("a product of [{rows}, {inner}] and [{}, {columns}] does not fit what it is made of", b.rows);
     }
-    #[allow(unsafe_code)]
-    // SAFETY: the three matrices lie within their slices, as was just seen; `into` is borrowed for this alone.
-    unsafe {
-        write(into.as_mut_ptr(), step, how == Into::Add, a, b, all_threads);
+    let write = |into: &mut [f32], a, threads| {
+        #[allow(unsafe_code)]
+        // SAFETY: the three matrices lie within their slices, as was just seen; `into` is borrowed for this alone.
+        unsafe {
+            write(into.as_mut_ptr(), step, how == Into::Add, a, b, threads);
+        }
+    };
+    match share(rows) {
+        Some(share) if all_threads => {
+            let parts = into.get_mut(..reach).unwrap_or_default().par_chunks_mut(share * step).enumerate();
+            parts.for_each(|(part, into)| {
+                write(into, a.part(part * share, share.min(rows - part * share)), Parallelism::None);
+            });
+        }
+        _ => write(into, a, if all_threads { Parallelism::Rayon(0) } else { Parallelism::None }),
     }
     Ok(())
 }
 
-/// A B in memory of its own, row by row, by all threads. Nothing is written there before.
+/// How many rows each thread takes where a product has many: threads that multiply side by side wait for each other
+/// less than those that share one product. None where it has few.
+fn share(rows: usize) -> Option<usize> {
+    let threads = rayon::current_num_threads();
+    (threads > 1 && rows >= SHARE * threads).then(|| rows.div_ceil(threads))
+}
+
+/// A B, plus `bias` in every row, behind what is in `into` already, row by row, by all threads. Nothing is written there
+/// before.
 ///
 /// # Errors
 /// Matrices that do not fit each other.
-pub(super) fn product(a: View<'_>, b: View<'_>) -> Result<Vec<f32>> {
+pub(super) fn extend(into: &mut Vec<f32>, a: View<'_>, b: View<'_>, bias: Option<&[f32]>) -> Result<()> {
+    let (before, (rows, columns)) = (into.len(), (a.rows, b.columns));
     let fit = [(a.reach(), a.values.len()), (b.reach(), b.values.len())];
-    if a.columns != b.rows || fit.iter().any(|(reach, len)| reach > len) {
-        bail!("a product of [{}, {}] and [{}, {}] does not fit", a.rows, a.columns, b.rows, b.columns);
+    let biased = bias.is_none_or(|bias| bias.len() == columns);
+    if a.columns != b.rows || !biased || fit.iter().any(|(reach, len)| reach > len) {
+        bail!("a product of [{rows}, {}] and [{}, {columns}] does not fit what it is made of", a.columns, b.rows);
     }
-    let size = a.rows * b.columns;
-    if a.columns == 0 {
-        return Ok(vec![0.0; size]);
+    let size = rows * columns;
+    if size == 0 {
+        return Ok(());
     }
-    let mut into = Vec::with_capacity(size);
+    into.reserve_exact(size);
+    let room = into.spare_capacity_mut().get_mut(..size).unwrap_or_default();
+    let zero;
+    let first = match bias {
+        // With nothing to add up the library leaves what is there.
+        None if a.columns == 0 => {
+            zero = vec![0f32; columns];
+            Some(zero.as_slice())
+        }
+        bias => bias,
+    };
+    let write = |into: &mut [MaybeUninit<f32>], a, threads| {
+        if let Some(first) = first {
+            for row in into.chunks_exact_mut(columns) {
+                row.iter_mut().zip(first).for_each(|(into, value)| *into = MaybeUninit::new(*value));
+            }
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: both matrices lie within their slices; `into` has room for the product, and what is added to is written.
+        unsafe {
+            write(into.as_mut_ptr().cast(), columns, first.is_some(), a, b, threads);
+        }
+    };
+    match share(rows) {
+        Some(share) => room.par_chunks_mut(share * columns).enumerate().for_each(|(part, into)| {
+            write(into, a.part(part * share, share.min(rows - part * share)), Parallelism::None);
+        }),
+        None => write(room, a, Parallelism::Rayon(0)),
+    }
     #[allow(unsafe_code)]
-    // SAFETY: both matrices lie within their slices; `into` has room for the product, of which every value is written
-    // before it counts.
+    // SAFETY: every value behind the first ones was just written.
     unsafe {
-        write(into.as_mut_ptr(), b.columns, false, a, b, true);
-        into.set_len(size);
+        into.set_len(before + size);
     }
-    Ok(into)
+    Ok(())
 }
 
 /// # Safety
-/// `a` and `b` lie within their slices, and `into` has room for the rows of the product, `step` values apart.
+/// `a` and `b` lie within their slices, and `into` has room for the rows of the product, `step` values apart, which with
+/// `add` have values already.
 #[allow(unsafe_code)]
-unsafe fn write(into: *mut f32, step: usize, add: bool, a: View<'_>, b: View<'_>, all_threads: bool) {
-    let threads = if all_threads { Parallelism::Rayon(0) } else { Parallelism::None };
+unsafe fn write(into: *mut f32, step: usize, add: bool, a: View<'_>, b: View<'_>, threads: Parallelism) {
     // SAFETY: as the caller says.
     unsafe {
         gemm::gemm(
@@ -150,7 +207,13 @@ mod tests {
             let first = a.matmul(&b).unwrap();
             let near = |into: &[f32], other: &Tensor| into.iter().zip(flat(other)).all(|(x, y)| (x - y).abs() < 1e-5);
             assert!(near(&into, &first));
-            assert!(near(&product(View::new(&flat_a, 5, 7), View::new(&flat_b, 7, 6)).unwrap(), &first));
+            let mut behind = vec![1.0; 2];
+            extend(&mut behind, View::new(&flat_a, 5, 7), View::new(&flat_b, 7, 6), None).unwrap();
+            assert!(behind[..2] == [1.0; 2] && near(&behind[2..], &first));
+            let bias = noise(&[6], 5);
+            let mut biased = Vec::new();
+            extend(&mut biased, View::new(&flat_a, 5, 7), View::new(&flat_b, 7, 6), Some(&flat(&bias))).unwrap();
+            assert!(near(&biased, &first.broadcast_add(&bias).unwrap()));
             let part = View::columns(&flat_wide[2..], 5, 7, 9);
             multiply((&mut into, 6), Into::Add, part, View::new(&flat_turned, 6, 7).t(), threads).unwrap();
             let second = wide.narrow(1, 2, 7).unwrap().matmul(&turned.t().unwrap()).unwrap();
@@ -159,14 +222,42 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_share_rows_compute_the_same() {
+        let (rows, inner, columns) = (4 * SHARE + 5, 33, 47);
+        let (a, b, bias) =
+            (flat(&noise(&[rows, inner], 1)), flat(&noise(&[inner, columns], 2)), flat(&noise(&[columns], 3)));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (a, b) = (View::new(&a, rows, inner), View::new(&b, inner, columns));
+                let mut all = Vec::new();
+                extend(&mut all, a, b, Some(&bias)).unwrap();
+                multiply((&mut all, columns), Into::Add, a, b, true).unwrap();
+                all
+            })
+        };
+        let one = run(1);
+        assert!([2, 3, 4].into_iter().all(|threads| run(threads) == one));
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
         let values = [0f32; 12];
         let refused = |into: usize, a: View<'_>, b: View<'_>| {
             multiply((&mut vec![0f32; into], b.columns), Into::Set, a, b, false).is_err()
         };
-        assert!(product(View::new(&values, 3, 4), View::new(&values, 3, 4)).is_err());
-        assert!(product(View::new(&values, 4, 4), View::new(&values, 4, 3)).is_err());
-        assert_eq!(product(View::new(&[], 2, 0), View::new(&[], 0, 3)).unwrap(), [0.0; 6]);
+        let product = |a, b, bias: Option<&[f32]>| {
+            let mut into = Vec::new();
+            extend(&mut into, a, b, bias).map(|()| into)
+        };
+        assert!(product(View::new(&values, 3, 4), View::new(&values, 3, 4), None).is_err());
+        assert!(product(View::new(&values, 4, 4), View::new(&values, 4, 3), None).is_err());
+        assert!(product(View::new(&values, 3, 4), View::new(&values, 4, 3), Some(&[0.0; 4])).is_err());
+        assert_eq!(product(View::new(&[], 2, 0), View::new(&[], 0, 3), None).unwrap(), [0.0; 6]);
+        assert_eq!(
+            product(View::new(&[], 2, 0), View::new(&[], 0, 2), Some(&[1.0, 2.0])).unwrap(),
+            [1.0, 2.0, 1.0, 2.0]
+        );
         let matrix = |rows, columns| View::new(&values, rows, columns);
         assert!(!refused(9, matrix(3, 4), matrix(4, 3)));
         assert!(refused(8, matrix(3, 4), matrix(4, 3)));

@@ -38,7 +38,7 @@ impl RmsNorm {
     /// # Errors
     /// A last dimension other than that of the weight.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (expected, found) = (self.weight.elem_count(), x.dims().last().copied().unwrap_or(1));
+        let (expected, found) = (self.width(), x.dims().last().copied().unwrap_or(1));
         if expected != found {
             bail!("a norm over {expected} values was given {found}");
         }
@@ -47,10 +47,30 @@ impl RmsNorm {
         if x.device().is_cuda() {
             return super::cuda::rms_norm(&x, &self.weight, self.epsilon);
         }
-        match self.weight.track_op() {
+        match self.is_trained() {
             true => x.apply_op2(&self.weight, Trained(self.epsilon)),
             false => x.apply_op1(Frozen(self.clone())),
         }
+    }
+
+    /// Whether its weight is, or comes from, a variable.
+    pub(super) fn is_trained(&self) -> bool {
+        self.weight.track_op()
+    }
+
+    /// Values of a row.
+    pub(super) fn width(&self) -> usize {
+        self.weight.elem_count()
+    }
+
+    /// Normalises rows.
+    pub(super) fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
+        with_values(&self.weight, |weight| Ok(normalise(x, weight, self.epsilon)))
+    }
+
+    /// The gradient of rows by that of what [`RmsNorm::apply`] gives.
+    pub(super) fn back(&self, x: &[f32], gradient: &[f32]) -> Result<Vec<f32>> {
+        with_values(&self.weight, |weight| Ok(differentiate::<false>(x, weight, gradient, self.epsilon).0))
     }
 }
 
@@ -66,14 +86,12 @@ impl CustomOp1 for Frozen {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = values(x, layout)?;
-        let y = with_values(&self.0.weight, |weight| Ok(normalise(x, weight, self.0.epsilon)))?;
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
+        Ok((CpuStorage::F32(self.0.apply(values(x, layout)?)?), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (dx, _) = gradients(x, &self.0.weight, gradient, self.0.epsilon)?;
-        Ok(Some(dx))
+        let dx = with_values(x, |x| with_values(gradient, |gradient| self.0.back(x, gradient)))?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }
 
@@ -100,8 +118,13 @@ impl CustomOp2 for Trained {
         _y: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dweight) = gradients(x, weight, gradient, self.0)?;
-        Ok((Some(dx), Some(dweight)))
+        let (dx, dweight) = with_values(x, |x| {
+            with_values(weight, |weight| {
+                with_values(gradient, |gradient| Ok(differentiate::<true>(x, weight, gradient, self.0)))
+            })
+        })?;
+        let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
+        Ok((tensor(dx, x)?, tensor(dweight, weight)?))
     }
 }
 
@@ -129,19 +152,18 @@ fn normalise(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
     y
 }
 
-fn gradients(x: &Tensor, weight: &Tensor, gradient: &Tensor, epsilon: f32) -> Result<(Tensor, Tensor)> {
-    let (dx, dweight) = with_values(x, |x| {
-        with_values(weight, |weight| with_values(gradient, |gradient| Ok(differentiate(x, weight, gradient, epsilon))))
-    })?;
-    Ok((Tensor::from_vec(dx, x.shape(), x.device())?, Tensor::from_vec(dweight, weight.shape(), weight.device())?))
-}
-
-/// The gradients of input and weight.
-fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
+/// The gradients of the input and, where it is `TRAINED`, of the weight, which else is zeros.
+fn differentiate<const TRAINED: bool>(
+    x: &[f32],
+    weight: &[f32],
+    gradient: &[f32],
+    epsilon: f32,
+) -> (Vec<f32>, Vec<f32>) {
     let (width, mut dx) = (weight.len().max(1), vec![0f32; x.len()]);
     let rows = ROWS * width;
     let pieces = dx.par_chunks_mut(rows).zip(x.par_chunks(rows)).zip(gradient.par_chunks(rows));
-    let pieces = pieces.map(|((dx, x), gradient)| wide(|| differentiate_rows(dx, x, weight, gradient, epsilon)));
+    let pieces =
+        pieces.map(|((dx, x), gradient)| wide(|| differentiate_rows::<TRAINED>(dx, x, weight, gradient, epsilon)));
     let mut dweight = vec![0f32; width];
     for weights in pieces.collect::<Vec<_>>() {
         dweight.iter_mut().zip(weights).for_each(|(sum, value)| *sum += value);
@@ -152,13 +174,21 @@ fn differentiate(x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> (
 /// The gradients of some rows, and what they add to that of the weight. With n the normalised row and
 /// h = gradient * weight: dx = (h - n mean(h n)) / rms.
 #[inline(always)]
-fn differentiate_rows(dx: &mut [f32], x: &[f32], weight: &[f32], gradient: &[f32], epsilon: f32) -> Vec<f32> {
+fn differentiate_rows<const TRAINED: bool>(
+    dx: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    gradient: &[f32],
+    epsilon: f32,
+) -> Vec<f32> {
     let width = weight.len().max(1);
     let mut dweight = vec![0f32; width];
     for ((dx, x), gradient) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width)) {
         let inverse = inverse(x, epsilon);
         for (((dx, dw), (x, g)), w) in dx.iter_mut().zip(&mut dweight).zip(x.iter().zip(gradient)).zip(weight) {
-            *dw += g * x * inverse;
+            if TRAINED {
+                *dw += g * x * inverse;
+            }
             *dx = g * w;
         }
         let mean = dot(dx, x) * inverse * inverse / width as f32;

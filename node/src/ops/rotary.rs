@@ -27,40 +27,46 @@ impl Rotary {
         if x.device().is_cuda() {
             return super::cuda::rotary(x, &self.frequencies, first, 1);
         }
-        x.contiguous()?.apply_op1(Turn { frequencies: self.frequencies.clone(), first, direction: 1.0 })
+        x.contiguous()?.apply_op1(Turn { rotary: self.clone(), first })
     }
 }
 
-/// The rotation, or, with a direction of -1, the one back, which is its transpose and so its gradient.
-struct Turn {
-    frequencies: Arc<[f32]>,
-    first: usize,
-    direction: f32,
-}
-
-impl Turn {
-    fn turn(&self, x: &[f32], dims: &[usize]) -> Result<Vec<f32>> {
-        let pairs = self.frequencies.len();
-        let &[_, tokens, heads, size] = dims else { bail!("heads of shape {dims:?} can't be turned") };
+impl Rotary {
+    /// Turns heads of `[n, tokens, heads, d]` in place; with `back`, the other way, which is the transpose and so the
+    /// gradient.
+    pub(super) fn turn(&self, heads: &mut [f32], dims: [usize; 4], first: usize, back: bool) -> Result<()> {
+        let ([_, tokens, count, size], pairs) = (dims, self.frequencies.len());
         if 2 * pairs > size {
             bail!("{pairs} pairs of values can't turn in heads of {size}");
         }
-        let places = (0..tokens).map(|token| (self.first + token) as f32);
-        let turns: Vec<(f32, f32)> = places
-            .flat_map(|place| self.frequencies.iter().map(move |frequency| (place * frequency).sin_cos()))
-            .collect();
-        let mut y = x.to_vec();
-        y.par_chunks_mut((tokens * heads * size).max(1)).for_each(|input| {
-            for (token, turns) in input.chunks_exact_mut(heads * size).zip(turns.chunks_exact(pairs.max(1))) {
+        let direction = if back { -1.0 } else { 1.0 };
+        let places = (0..tokens).map(|token| (first + token) as f32);
+        let turn = |place: f32| self.frequencies.iter().map(move |frequency| (place * frequency).sin_cos());
+        let turns: Vec<(f32, f32)> = places.flat_map(turn).map(|(sin, cos)| (direction * sin, cos)).collect();
+        heads.par_chunks_mut((tokens * count * size).max(1)).for_each(|input| {
+            for (token, turns) in input.chunks_exact_mut(count * size).zip(turns.chunks_exact(pairs.max(1))) {
                 for head in token.chunks_exact_mut(size) {
                     let (left, right) = head.split_at_mut(pairs);
                     for ((a, b), (sin, cos)) in left.iter_mut().zip(right).zip(turns) {
-                        let sin = sin * self.direction;
                         (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
                     }
                 }
             }
         });
+        Ok(())
+    }
+}
+
+struct Turn {
+    rotary: Rotary,
+    first: usize,
+}
+
+impl Turn {
+    fn turned(&self, x: &[f32], dims: &[usize], back: bool) -> Result<Vec<f32>> {
+        let &[inputs, tokens, heads, size] = dims else { bail!("heads of shape {dims:?} can't be turned") };
+        let mut y = x.to_vec();
+        self.rotary.turn(&mut y, [inputs, tokens, heads, size], self.first, back)?;
         Ok(y)
     }
 }
@@ -71,12 +77,11 @@ impl CustomOp1 for Turn {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(self.turn(values(x, layout)?, layout.dims())?), layout.shape().clone()))
+        Ok((CpuStorage::F32(self.turned(values(x, layout)?, layout.dims(), false)?), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let back = Self { frequencies: self.frequencies.clone(), first: self.first, direction: -self.direction };
-        let dx = with_values(gradient, |gradient| back.turn(gradient, x.dims()))?;
+        let dx = with_values(gradient, |gradient| self.turned(gradient, x.dims(), true))?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }

@@ -8,7 +8,7 @@ pub(super) fn assemble<S: Source>(config: &Config, name: &str, source: &mut S) -
     let (width, inner, bias) = (config.width, config.inner, config.mlp_bias);
     let [gate, widen] = if config.fused {
         let name = format!("{name}.gate_up_proj");
-        let mut rows = |rows| source.linear_rows(&name, (2 * inner, width), rows);
+        let mut rows = |rows| source.linear_rows(&name, (2 * inner, width), rows, false);
         [rows(0..inner)?, rows(inner..2 * inner)?]
     } else {
         let mut map = |part| source.linear(&format!("{name}.{part}"), inner, width, bias);

@@ -14,11 +14,10 @@ pub(super) use config::FAMILIES;
 pub use past::Past;
 
 use super::{
-    Backbone, BackboneError, Batch, Head, Hidden, Options, Reading, Source, Takes, Weights, classifier, parse,
-    read_text, weights::Model,
+    Backbone, BackboneError, Batch, Head, Hidden, Options, Reading, Source, Takes, Weights, block::Block, classifier,
+    parse, read_text, weights::Model,
 };
 use crate::ops::{Linear, RmsNorm};
-use block::Block;
 use candle_core::{DType, Device, Result as Computed, Tensor, bail};
 use config::{Config, Written};
 use std::path::Path;
@@ -85,7 +84,7 @@ impl Decoder {
     fn assemble<S: Source>(config: Config, source: &mut S) -> Result<Self, S::Error> {
         let embedding = source.tensor("embed_tokens.weight", &[config.vocabulary, config.width])?;
         let layers = config.layers.iter().enumerate();
-        let blocks = layers.map(|(index, layer)| Block::assemble(&config, index, layer, source));
+        let blocks = layers.map(|(index, layer)| block::assemble(&config, index, layer, source));
         let blocks = blocks.collect::<Result<_, S::Error>>()?;
         Ok(Self { config, embedding, blocks, head: None, parameters: 0 })
     }
@@ -120,7 +119,10 @@ impl Decoder {
         if tokens > self.config.context {
             bail!("a text of {tokens} tokens, but the backbone takes at most {}", self.config.context);
         }
-        block.forward(&hidden.values, past.map(|past| (index, past)))
+        match past {
+            Some(past) => block.forward_after(&hidden.values, index, past),
+            None => block.forward(&hidden.values, None),
+        }
     }
 }
 

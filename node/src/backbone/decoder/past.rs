@@ -18,7 +18,12 @@ impl Past {
     }
 
     /// Adds keys and values of more tokens to a block, and gives all it has.
-    pub(super) fn extend(&mut self, index: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(in crate::backbone) fn extend(
+        &mut self,
+        index: usize,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         if self.blocks.len() <= index {
             self.blocks.resize(index + 1, None);
         }

@@ -1,47 +1,31 @@
-//! One transformer block that normalises after each of its two halves.
+//! One transformer block that normalises behind each of its two halves.
 
 use super::{
-    super::{Source, activation, attention::Attention},
+    super::{Source, activation, attention, block::Block},
     config::{Config, Names},
 };
-use crate::ops::{FeedForward, LayerNorm};
-use candle_core::{Result as Computed, Tensor};
-use std::sync::Arc;
+use crate::ops::{FeedForward, Inner, Norm, Sublayer};
 
-pub(super) struct Block {
-    attention: Attention,
-    attention_norm: LayerNorm,
-    feed: FeedForward,
-    output_norm: LayerNorm,
-}
-
-impl Block {
-    /// Block `index`.
-    pub(super) fn assemble<S: Source>(
-        config: &Config,
-        names: &Names,
-        index: usize,
-        source: &mut S,
-    ) -> Result<Self, S::Error> {
-        let (width, inner, epsilon) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
-        let name = |name: &str| format!("{}.{index}.{name}", names.layers);
-        let shape = (width, config.num_attention_heads);
-        Ok(Self {
-            attention: Attention::assemble(source, names.attention.map(name), shape, true)?,
-            feed: FeedForward {
-                gate: None,
-                widen: source.linear(&name(names.widen), inner, width, true)?,
-                activation: activation::named(&config.hidden_act).map_err(candle_core::Error::Msg)?,
-                narrow: source.linear(&name(names.narrow), width, inner, true)?,
-            },
-            attention_norm: source.layer_norm(&name(names.attention_norm), width, epsilon)?,
-            output_norm: source.layer_norm(&name(names.output_norm), width, epsilon)?,
-        })
-    }
-
-    /// `[n, tokens, d]` to the same.
-    pub(super) fn forward(&self, hidden: &Tensor, lengths: Option<&Arc<[usize]>>) -> Computed<Tensor> {
-        let hidden = self.attention_norm.forward(&(hidden + self.attention.forward(hidden, lengths)?)?)?;
-        self.output_norm.forward(&(&hidden + self.feed.forward(&hidden)?)?)
-    }
+/// Block `index`.
+pub(super) fn assemble<S: Source>(
+    config: &Config,
+    names: &Names,
+    index: usize,
+    source: &mut S,
+) -> Result<Block, S::Error> {
+    let (width, inner, epsilon) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
+    let name = |name: &str| format!("{}.{index}.{name}", names.layers);
+    let maps = names.attention.map(name);
+    let attention = attention::assemble(source, maps, (width, config.num_attention_heads), true)?;
+    let feed = FeedForward {
+        gate: None,
+        widen: source.linear(&name(names.widen), inner, width, true)?,
+        activation: activation::named(&config.hidden_act).map_err(candle_core::Error::Msg)?,
+        narrow: source.linear(&name(names.narrow), width, inner, true)?,
+    };
+    let mut norm = |part| Ok::<_, S::Error>(Some(Norm::Layer(source.layer_norm(&name(part), width, epsilon)?)));
+    Ok(Block {
+        attention: Sublayer { behind: norm(names.attention_norm)?, ..Sublayer::new(attention) },
+        feed: Sublayer { behind: norm(names.output_norm)?, ..Sublayer::new(Inner::Feed(feed)) },
+    })
 }

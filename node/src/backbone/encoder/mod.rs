@@ -9,10 +9,11 @@ mod pooling;
 pub(crate) use config::Config;
 pub(super) use config::MODEL_TYPES;
 
-use super::{Backbone, BackboneError, Batch, Embedding, Hidden, Options, Source, Takes, Weights, weights::Model};
+use super::{
+    Backbone, BackboneError, Batch, Embedding, Hidden, Options, Source, Takes, Weights, block::Block, weights::Model,
+};
 use super::{parse, read_text};
 use crate::ops::{LayerNorm, Linear};
-use block::Block;
 use candle_core::{DType, Device, Result as Computed, Tensor, bail};
 use config::Family;
 use head::Head;
@@ -85,7 +86,7 @@ impl Encoder {
             }
         };
         let norm = source.layer_norm("embeddings.LayerNorm", width, config.layer_norm_eps)?;
-        let blocks = (0..config.num_hidden_layers).map(|index| Block::assemble(&config, family.names(), index, source));
+        let blocks = (0..config.num_hidden_layers).map(|index| block::assemble(&config, family.names(), index, source));
         let blocks = blocks.collect::<Result<_, S::Error>>()?;
         let pooling = Pooling::Mean;
         Ok(Self { config, words, positions, kind, norm, blocks, pooling, head: None, parameters: 0 })

@@ -10,10 +10,9 @@ mod positions;
 pub use config::Config;
 pub(super) use config::MODEL_TYPES;
 
-use super::{Backbone, BackboneError, Batch, Hidden, Options, Source, Takes, Weights, weights::Model};
+use super::{Backbone, BackboneError, Batch, Hidden, Options, Source, Takes, Weights, block::Block, weights::Model};
 use super::{Pixels, processor, read_text};
 use crate::ops::Linear;
-use block::Block;
 use candle_core::{DType, Device, Result as Computed, Tensor, bail};
 use config::Family;
 use head::Head;
@@ -97,7 +96,7 @@ impl Vit {
         let name = "embeddings.patch_embeddings.projection";
         let weight = source.tensor(&format!("{name}.weight"), &[width, config.num_channels, side, side])?;
         let patch = Linear::new(weight.flatten_from(1)?, Some(source.tensor(&format!("{name}.bias"), &[width])?))?;
-        let blocks = (0..config.num_hidden_layers).map(|index| Block::assemble(&config, index, source));
+        let blocks = (0..config.num_hidden_layers).map(|index| block::assemble(&config, index, source));
         let blocks = blocks.collect::<Result<_, S::Error>>()?;
         Ok(Self { config, scale, shift, patch, class, positions, blocks, head: None, parameters: 0 })
     }
