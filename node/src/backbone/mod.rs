@@ -18,6 +18,7 @@ pub(crate) use encoder::{Config as EncoderConfig, Encoder};
 pub use hidden::Hidden;
 pub use processor::{Pixels, Processor, Resample, Resize, processor};
 pub use vision::{Config, Vit};
+pub(crate) use weights::packing;
 pub use weights::{Embedding, Weights};
 
 use crate::{
@@ -341,6 +342,11 @@ pub fn load(folder: &Path, options: Options) -> Result<Box<dyn Backbone>, Backbo
         known if encoder::MODEL_TYPES.contains(&known) => Ok(Box::new(encoder::Encoder::load(folder, options)?)),
         _ => Ok(Box::new(Decoder::load(folder, options)?)),
     }
+}
+
+/// Whether models of a family encode texts.
+pub(crate) fn encodes_text(family: &str) -> bool {
+    encoder::MODEL_TYPES.contains(&family)
 }
 
 /// Whether models of a family are decoders.

@@ -1,7 +1,7 @@
 //! Weights from safetensors files, read and checked one by one.
 
 use super::{BackboneError, Precision, Source, parse, placement::Placement, read_text};
-use crate::ops::{Linear, Packed};
+use crate::ops::{Linear, Mapped, Packed};
 use candle_core::{DType, Device, Tensor, quantized::GgmlDType};
 use memmap2::Mmap;
 use safetensors::{
@@ -125,6 +125,25 @@ impl Weights {
         Ok(Embedding::OnDisk(matrix))
     }
 
+    /// Some rows of a matrix where they are: all are read once, and checked. None where they are not f32 in main memory.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    fn mapped(
+        &self,
+        name: &str,
+        (outputs, inputs): (usize, usize),
+        rows: Range<usize>,
+    ) -> Result<Option<Mapped>, BackboneError> {
+        let (matrix, _, rows) = self.locate(name, &[outputs, inputs], rows)?;
+        let Some((shard, _)) = self.find(name).filter(|_| matrix.dtype == DType::F32 && self.placement.is_cpu()) else {
+            return Ok(None);
+        };
+        self.each(name, &matrix, rows.clone(), |_| ())?;
+        let start = matrix.start + rows.start * inputs * size_of::<f32>();
+        Ok(Mapped::new(shard.map.clone(), start, (rows.len(), inputs)).ok())
+    }
+
     /// Calls `each` with some values after others of some rows.
     fn each(
         &self,
@@ -244,6 +263,7 @@ impl Embedding {
 struct Shard {
     path: PathBuf,
     file: Arc<File>,
+    map: Arc<Mmap>,
     /// Where the tensors' bytes begin.
     start: usize,
     metadata: Metadata,
@@ -253,19 +273,18 @@ impl Shard {
     fn open(path: &Path) -> Result<Self, BackboneError> {
         let refuse = |error: std::io::Error| BackboneError::file(path, format!("can't be read ({error})"));
         let file = File::open(path).map_err(refuse)?;
-        let (header, metadata) = {
-            let bytes = map(&file).map_err(refuse)?;
-            SafeTensors::read_metadata(&bytes).map_err(|error| {
-                BackboneError::file(path, format!("is not a whole safetensors file ({error}); download it anew"))
-            })?
-        };
+        let map = map(&file).map_err(refuse)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| {
+            BackboneError::file(path, format!("is not a whole safetensors file ({error}); download it anew"))
+        })?;
         // Before the header stands its length, in 8 bytes.
-        Ok(Self { path: path.into(), file: file.into(), start: 8 + header, metadata })
+        Ok(Self { path: path.into(), file: file.into(), map: map.into(), start: 8 + header, metadata })
     }
 }
 
-/// SAFETY: the map is read only and private to this process, and gone as soon as the header at its beginning was read,
-/// which is checked against the file's length. Who cuts the file off in that moment ends the process (SIGBUS).
+/// SAFETY: the map is read only, and what is read of it is checked against the file's length. Who changes a model's file
+/// while it is in use changes the model, and who cuts it off ends the process (SIGBUS), as with all programs that map
+/// weights; downloads put a new file in place of the old one, which changes nothing.
 #[allow(unsafe_code)]
 fn map(file: &File) -> io::Result<Mmap> {
     unsafe { Mmap::map(file) }
@@ -302,11 +321,14 @@ impl<'a> Model<'a> {
         let [weight_name, bias_name] = ["weight", "bias"].map(|part| format!("{}{name}.{part}", self.prefix));
         self.parameters += rows.len() * (inputs + usize::from(bias));
         let bias = || bias.then(|| self.weights.rows(&bias_name, &[outputs], rows.clone())).transpose();
-        match format(self.precision, inputs) {
-            None => {
-                let weight = self.weights.rows(&weight_name, &[outputs, inputs], rows.clone())?;
-                Ok(Linear::new(weight, bias()?)?)
-            }
+        match packing(self.precision, inputs) {
+            None => match self.weights.mapped(&weight_name, (outputs, inputs), rows.clone())? {
+                Some(weight) => Ok(Linear::mapped(weight, bias()?)?),
+                None => {
+                    let weight = self.weights.rows(&weight_name, &[outputs, inputs], rows.clone())?;
+                    Ok(Linear::new(weight, bias()?)?)
+                }
+            },
             Some(format) => {
                 let weight = self.packed(&weight_name, (outputs, inputs), &rows, format)?;
                 Ok(Linear::packed(weight, bias()?)?)
@@ -338,7 +360,7 @@ impl<'a> Model<'a> {
 const F16_MAX: f32 = 65_504.0;
 
 /// How a matrix with rows of so many values is packed; not at all for f32.
-fn format(precision: Precision, inputs: usize) -> Option<GgmlDType> {
+pub(crate) fn packing(precision: Precision, inputs: usize) -> Option<GgmlDType> {
     match precision {
         Precision::F32 => None,
         Precision::Bf16 => Some(GgmlDType::BF16),

@@ -2,10 +2,10 @@
 
 use super::{Shape, usage};
 use crate::{
-    backbone::{self, made},
+    backbone::{self, Precision, made},
     data::{Inputs, Set, Targets},
     dema,
-    train::{Learner, Sets, Settings, TrainError},
+    train::{Cache, Learner, Sets, Settings, TrainError},
 };
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
@@ -35,8 +35,10 @@ pub struct Options {
     pub shape: Shape,
     /// Steps that are timed together, after one that is not.
     pub steps: usize,
-    /// Whether what the frozen layers below the first slot make of the samples is kept from step to step.
-    pub cache: bool,
+    /// Where what the frozen layers below the first slot make of the samples is kept from step to step.
+    pub cache: Cache,
+    /// How the frozen matrices are kept.
+    pub precision: Precision,
     /// Gradient checkpointing.
     pub checkpoint: bool,
 }
@@ -126,7 +128,7 @@ fn bench(options: &Options, folder: &Path) -> Result<Bench> {
     if !folder.join("model.safetensors").exists() {
         made::write(&options.shape.config().to_string(), 1, folder)?;
     }
-    let backbone = backbone::load(folder, backbone::Options::default())?;
+    let backbone = backbone::load(folder, backbone::Options { precision: options.precision, ..Default::default() })?;
     let charter = charter_of(options.shape);
     let (width, frozen) = (backbone.width(), backbone.parameters());
     let (inputs, targets) = samples(options.shape)?;

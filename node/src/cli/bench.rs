@@ -1,6 +1,10 @@
 //! `heterotune bench`: how fast the parts of a node are here.
 
-use crate::bench::{self, Shape};
+use crate::{
+    backbone::Precision,
+    bench::{self, Shape},
+    train::Cache,
+};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -54,9 +58,12 @@ pub(super) struct StepFlags {
     /// Threads that compute [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
-    /// Keep what the frozen layers below the first slot make of the samples, as nodes do where it fits into memory.
-    #[arg(long)]
-    cache: bool,
+    /// Where to keep what the frozen layers below the first slot make of the samples: a node keeps it in memory.
+    #[arg(long, value_name = "WHERE", default_value = "none")]
+    cache: Cache,
+    /// How the frozen matrices are kept: f32, f16, bf16, q8 or q4.
+    #[arg(long, value_name = "KIND", default_value = "f32")]
+    precision: Precision,
     /// Gradient checkpointing: less memory, more time.
     #[arg(long)]
     checkpoint: bool,
@@ -83,8 +90,8 @@ pub(super) fn run(verb: &Verb) -> Result<()> {
 
 fn step(flags: &StepFlags) -> Result<()> {
     super::settle_threads(flags.threads.map(|threads| threads as usize))?;
-    let StepFlags { shape, cache, checkpoint, .. } = *flags;
-    let options = bench::Options { shape, steps: flags.steps as usize, cache, checkpoint };
+    let StepFlags { shape, cache, precision, checkpoint, .. } = *flags;
+    let options = bench::Options { shape, steps: flags.steps as usize, cache, precision, checkpoint };
     if let Some(folder) = &flags.write {
         return bench::write(&options, folder);
     }

@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
-use std::{path::PathBuf, time::Instant};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -33,7 +33,7 @@ struct Told {
     #[serde(flatten)]
     plan: Plan,
     peak: u64,
-    seconds: f64,
+    seconds: Option<f64>,
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
@@ -44,7 +44,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     let (charter, settings) = (read_charter(&flags.charter)?, flags.training.settings());
     let work = Work { tokens: flags.tokens, ..Work::new(&charter, &settings) };
     let plan = shape.plan(flags.frozen.options(), &work).context("the configuration's sizes can't be meant")?;
-    let seconds = plan.operations as f64 / rate()? * OVERHEAD;
+    let seconds = shape.seconds(flags.frozen.options(), &work)?;
     if flags.json {
         println!("{}", serde_json::to_string(&Told { plan, peak: plan.peak(), seconds })?);
         return Ok(());
@@ -60,22 +60,11 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     ] {
         println!("{what:<22} {:>7.0} MB", bytes as f64 / 1e6);
     }
-    println!("{:<22} {:>7.2} s, by how fast this machine multiplies just now", "a step", seconds);
+    match seconds {
+        Some(seconds) => {
+            println!("{:<22} {seconds:>7.2} s, by how long one of its blocks takes here just now", "a step")
+        }
+        None => println!("{:<22} not timed, as its blocks are too large to be made for that alone", "a step"),
+    }
     Ok(())
-}
-
-/// What a step takes beside its products, as a factor: seen with three models on one and two threads.
-const OVERHEAD: f64 = 1.5;
-
-/// Operations a second of matrix products here, on all threads.
-fn rate() -> Result<f64> {
-    const SIDE: usize = 1_024;
-    let a = candle_core::Tensor::ones((SIDE, SIDE), candle_core::DType::F32, &candle_core::Device::Cpu)?;
-    let products = (0..4).map(|_| {
-        let start = Instant::now();
-        a.matmul(&a)?;
-        Ok(2.0 * (SIDE * SIDE * SIDE) as f64 / start.elapsed().as_secs_f64())
-    });
-    let rates = products.collect::<Result<Vec<f64>>>()?;
-    rates.into_iter().max_by(f64::total_cmp).context("no product was made")
 }

@@ -1,6 +1,6 @@
 //! How a node trains: flags of `run`, and the table `[training]` of `node.toml`.
 
-use crate::train::Settings;
+use crate::train::{Cache, Settings};
 use serde::{Deserialize, Serialize};
 
 /// What is not set is as in [`Settings::default`].
@@ -48,9 +48,10 @@ pub struct Training {
     /// Language models: do not join texts, but cut each off at --length.
     #[arg(long = "no-pack", num_args = 0, default_missing_value = "false")]
     pub pack: Option<bool>,
-    /// Do not keep what the frozen blocks before the first slot make of the samples: less memory, slower steps.
-    #[arg(long = "no-cache", num_args = 0, default_missing_value = "false")]
-    pub cache: Option<bool>,
+    /// Where to keep what the frozen blocks before the first slot make of the samples, so that it is made only once
+    /// [default: memory].
+    #[arg(long, value_name = "WHERE")]
+    pub cache: Option<Cache>,
     /// Gradient checkpointing: keep only what goes into each block, and compute the rest again on the way back. Much less
     /// memory, steps about a third slower.
     #[arg(long, num_args = 0, default_missing_value = "true")]

@@ -4,6 +4,7 @@
 use super::{Linear, gelu, linear::Map, pointwise::times, silu, vector::wide};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
+use std::cell::Cell;
 
 /// Rows that are inside at once.
 const ROWS: usize = 1_024;
@@ -123,26 +124,29 @@ impl Maps<'_> {
         let room = |rows: usize| Vec::with_capacity(rows * inner);
         let all = if keeps { rows } else { ROWS.min(rows) };
         let (mut widened, mut gates) = (room(all), room(if gate.is_some() { all } else { 0 }));
-        let (mut active, mut y) = (vec![0f32; ROWS.min(rows) * inner], Vec::with_capacity(rows * narrow.outputs()));
-        for x in x.chunks((ROWS * width).max(1)) {
-            if !keeps {
-                widened.clear();
-                gates.clear();
-            }
-            let first = widened.len();
-            widen.extend(x, &mut widened)?;
-            let widened = widened.get(first..).unwrap_or_default();
-            let active = active.get_mut(..widened.len()).unwrap_or_default();
-            match gate {
-                None => activation.apply(widened, active),
-                Some(gate) => {
-                    gate.extend(x, &mut gates)?;
-                    activation.apply(gates.get(first..).unwrap_or_default(), active);
-                    times(active, widened);
+        let mut y = Vec::with_capacity(rows * narrow.outputs());
+        with_scratch(ROWS.min(rows) * inner, |active| {
+            for x in x.chunks((ROWS * width).max(1)) {
+                if !keeps {
+                    widened.clear();
+                    gates.clear();
                 }
+                let first = widened.len();
+                widen.extend(x, &mut widened)?;
+                let widened = widened.get(first..).unwrap_or_default();
+                let active = active.get_mut(..widened.len()).unwrap_or_default();
+                match gate {
+                    None => activation.apply(widened, active),
+                    Some(gate) => {
+                        gate.extend(x, &mut gates)?;
+                        activation.apply(gates.get(first..).unwrap_or_default(), active);
+                        times(active, widened);
+                    }
+                }
+                narrow.extend(active, &mut y)?;
             }
-            narrow.extend(active, &mut y)?;
-        }
+            Ok(())
+        })?;
         Ok((y, if keeps { [widened, gates] } else { Kept::default() }))
     }
 
@@ -151,31 +155,48 @@ impl Maps<'_> {
         let Self { gate, widen, narrow, activation } = self;
         let (width, inner, outputs) = (widen.inputs(), widen.outputs(), narrow.outputs());
         let rows = gradient.len() / outputs.max(1);
-        let mut dx = vec![0f32; rows * width];
-        let mut inside = vec![0f32; ROWS.min(rows) * inner];
+        let mut dx = Vec::with_capacity(rows * width);
         let size = ROWS * inner;
-        let pieces = dx.chunks_mut((ROWS * width).max(1)).zip(gradient.chunks((ROWS * outputs).max(1)));
-        for (index, (dx, gradient)) in pieces.enumerate() {
-            let inside = inside.get_mut(..gradient.len() / outputs * inner).unwrap_or_default();
-            narrow.apply_back(gradient, inside, false)?;
-            let widened = widened.chunks_mut(size).nth(index).unwrap_or_default();
-            match gate {
-                None => {
-                    activation.slope(inside, widened);
-                    widen.apply_back(inside, dx, false)?;
-                }
-                Some(gate) => {
-                    // Of the gate: g w slope(gate). Of what is gated: g activation(gate).
-                    let gates = gates.chunks(size).nth(index).unwrap_or_default();
-                    times(widened, inside);
-                    activation.slope(widened, gates);
-                    gate.apply_back(widened, dx, false)?;
-                    activation.apply(gates, widened);
-                    times(inside, widened);
-                    widen.apply_back(inside, dx, true)?;
+        with_scratch(ROWS.min(rows) * inner, |inside| {
+            for (index, gradient) in gradient.chunks((ROWS * outputs).max(1)).enumerate() {
+                let inside = inside.get_mut(..gradient.len() / outputs * inner).unwrap_or_default();
+                narrow.apply_back(gradient, inside, false)?;
+                let widened = widened.chunks_mut(size).nth(index).unwrap_or_default();
+                match gate {
+                    None => {
+                        activation.slope(inside, widened);
+                        widen.extend_back(inside, &mut dx)?;
+                    }
+                    Some(gate) => {
+                        // Of the gate: g w slope(gate). Of what is gated: g activation(gate).
+                        let gates = gates.chunks(size).nth(index).unwrap_or_default();
+                        times(widened, inside);
+                        activation.slope(widened, gates);
+                        let first = dx.len();
+                        gate.extend_back(widened, &mut dx)?;
+                        activation.apply(gates, widened);
+                        times(inside, widened);
+                        widen.apply_back(inside, dx.get_mut(first..).unwrap_or_default(), true)?;
+                    }
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(dx)
     }
+}
+
+/// Calls `compute` with memory for `size` values, which holds anything: the same again and again, as clearing it would
+/// take a hundredth of a step.
+fn with_scratch(size: usize, compute: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+    thread_local! {
+        static KEPT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    }
+    let mut kept = KEPT.take();
+    if kept.len() < size {
+        kept.resize(size, 0.0);
+    }
+    let computed = compute(kept.get_mut(..size).unwrap_or_default());
+    KEPT.set(kept);
+    computed
 }

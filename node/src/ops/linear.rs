@@ -1,6 +1,7 @@
 //! The linear map, frozen or trained.
 
 use super::{
+    mapped::Mapped,
     packed::Packed,
     product::{Into, View, extend, multiply},
     values, with_values,
@@ -20,7 +21,24 @@ pub struct Linear {
 #[derive(Clone, Debug)]
 enum Weight {
     Dense(Tensor),
+    Mapped(Mapped),
     Packed(Arc<Packed>),
+}
+
+impl Weight {
+    /// Whether it is, or comes from, a variable.
+    fn is_trained(&self) -> bool {
+        matches!(self, Self::Dense(weight) if weight.track_op())
+    }
+
+    /// Calls `compute` with all values; none where they are packed.
+    fn whole<T>(&self, compute: impl FnOnce(&[f32]) -> Result<T>) -> Option<Result<T>> {
+        match self {
+            Self::Dense(weight) => Some(with_values(weight, compute)),
+            Self::Mapped(weight) => Some(compute(weight.values())),
+            Self::Packed(_) => None,
+        }
+    }
 }
 
 impl Linear {
@@ -42,11 +60,20 @@ impl Linear {
         Ok(Self { weight: Weight::Packed(weight.into()), bias })
     }
 
-    /// The weight, where it is not packed.
+    /// A map by a weight in its file, which stays frozen, and a bias `[out]`, taken as frozen too.
+    ///
+    /// # Errors
+    /// Shapes that do not fit each other.
+    pub fn mapped(weight: Mapped, bias: Option<Tensor>) -> Result<Self> {
+        let bias = fitting(weight.dims(), bias)?.map(|bias| bias.detach());
+        Ok(Self { weight: Weight::Mapped(weight), bias })
+    }
+
+    /// The weight, where it is a tensor.
     pub fn weight(&self) -> Option<&Tensor> {
         match &self.weight {
             Weight::Dense(weight) => Some(weight),
-            Weight::Packed(_) => None,
+            Weight::Mapped(_) | Weight::Packed(_) => None,
         }
     }
 
@@ -67,17 +94,15 @@ impl Linear {
 
     /// The map on plain values; none where it is trained.
     pub(super) fn map(&self) -> Option<Map<'_>> {
-        let trained = |tensor: &Tensor| tensor.track_op();
-        match &self.weight {
-            Weight::Dense(weight) if trained(weight) || self.bias.as_ref().is_some_and(trained) => None,
-            _ => Some(Map(self)),
-        }
+        let trained = self.weight.is_trained() || self.bias.as_ref().is_some_and(Tensor::track_op);
+        (!trained).then_some(Map(self))
     }
 
     /// Values of a row that comes out, and of one that goes in.
     fn dims(&self) -> (usize, usize) {
         match &self.weight {
             Weight::Dense(weight) => weight.dims2().unwrap_or_default(),
+            Weight::Mapped(weight) => weight.dims(),
             Weight::Packed(matrix) => matrix.dims(),
         }
     }
@@ -151,8 +176,9 @@ impl Map<'_> {
         let (outputs, inputs) = self.0.dims();
         let (rows, before) = (x.len() / inputs.max(1), y.len());
         let x = View::new(x, rows, inputs);
-        if let Weight::Dense(weight) = &self.0.weight {
-            return with_values(weight, |weight| extend(y, x, View::new(weight, outputs, inputs).t(), bias));
+        let whole = self.0.weight.whole(|weight| extend(y, x, View::new(weight, outputs, inputs).t(), bias));
+        if let Some(done) = whole {
+            return done;
         }
         match bias {
             Some(bias) => (0..rows).for_each(|_| y.extend_from_slice(bias)),
@@ -178,27 +204,34 @@ impl Map<'_> {
 
     /// The gradient of `[rows, in]` from that of `[rows, out]`.
     pub(super) fn back(self, gradient: &[f32]) -> Result<Vec<f32>> {
-        let (outputs, inputs) = self.0.dims();
-        let rows = gradient.len() / outputs.max(1);
-        if let Weight::Dense(weight) = &self.0.weight {
-            let (gradient, mut dx) = (View::new(gradient, rows, outputs), Vec::new());
-            with_values(weight, |weight| extend(&mut dx, gradient, View::new(weight, outputs, inputs), None))?;
-            return Ok(dx);
-        }
-        let mut dx = vec![0f32; rows * inputs];
-        self.apply_back(gradient, &mut dx, false)?;
+        let mut dx = Vec::new();
+        self.extend_back(gradient, &mut dx)?;
         Ok(dx)
+    }
+
+    /// The same, behind what is in `dx` already.
+    pub(super) fn extend_back(self, gradient: &[f32], dx: &mut Vec<f32>) -> Result<()> {
+        let (outputs, inputs) = self.0.dims();
+        let (rows, before) = (gradient.len() / outputs.max(1), dx.len());
+        let gradients = View::new(gradient, rows, outputs);
+        if let Some(done) =
+            self.0.weight.whole(|weight| extend(dx, gradients, View::new(weight, outputs, inputs), None))
+        {
+            return done;
+        }
+        dx.resize(before + rows * inputs, 0.0);
+        self.apply_back(gradient, dx.get_mut(before..).unwrap_or_default(), false)
     }
 
     /// The weight in parts: the first row's number, the rows, and how many they are.
     fn panels(self, mut each: impl FnMut(usize, &[f32], usize) -> Result<()>) -> Result<()> {
-        match &self.0.weight {
-            Weight::Dense(weight) => with_values(weight, |weight| each(0, weight, self.outputs())),
-            Weight::Packed(matrix) => matrix.panels().try_for_each(|panel| {
-                let (first, panel) = panel?;
-                with_values(&panel, |values| each(first, values, panel.dim(0)?))
-            }),
-        }
+        let Weight::Packed(matrix) = &self.0.weight else {
+            return self.0.weight.whole(|weight| each(0, weight, self.outputs())).unwrap_or(Ok(()));
+        };
+        matrix.panels().try_for_each(|panel| {
+            let (first, panel) = panel?;
+            with_values(&panel, |values| each(first, values, panel.dim(0)?))
+        })
     }
 }
 
@@ -234,7 +267,7 @@ impl CustomOp1 for Frozen {
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (Weight::Dense(weight), shape) = (&self.0.weight, self.shape(layout)?) else {
-            bail!("packed weights are in main memory only")
+            bail!("packed and mapped weights are in main memory only")
         };
         let (Some((start, end)), (outputs, inputs)) = (layout.contiguous_offsets(), weight.dims2()?) else {
             bail!("a linear map takes contiguous tensors only");

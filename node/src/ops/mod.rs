@@ -13,6 +13,7 @@ mod cuda;
 mod feed;
 mod gelu;
 mod linear;
+mod mapped;
 mod norm;
 mod packed;
 mod pointwise;
@@ -30,6 +31,7 @@ pub use attention::Attention;
 pub use feed::{Activation, FeedForward};
 pub use gelu::{gelu, gelu_tanh};
 pub use linear::Linear;
+pub use mapped::Mapped;
 pub use norm::{EPSILON, LayerNorm};
 pub use packed::Packed;
 pub use rms_norm::RmsNorm;
@@ -78,14 +80,14 @@ fn with_values<T>(tensor: &Tensor, compute: impl FnOnce(&[f32]) -> Result<T>) ->
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use candle_core::Device;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     /// Repeatable values in [-1, 1).
-    pub(super) fn noise(shape: &[usize], seed: u64) -> Tensor {
+    pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()

@@ -8,8 +8,9 @@ mod language;
 use super::{
     Alone, Learner, Score, TrainError,
     round::{batch, labels_of},
+    samples::Samples,
     score::{log_prior, score},
-    trunk::{Samples, Trunk},
+    trunk::Trunk,
 };
 use crate::{
     backbone::Hidden,
@@ -207,7 +208,7 @@ impl Learner {
         counts: &[u32],
     ) -> Result<Score, TrainError> {
         let mut logits: Vec<f32> = Vec::new();
-        for rows in rows.chunks(super::trunk::CHUNK) {
+        for rows in rows.chunks(super::samples::CHUNK) {
             let part = model.logits(&self.net.trunk, self.net.trunk.first(samples, rows)?)?;
             logits.extend(part.flatten_all()?.to_vec1::<f32>()?);
         }
@@ -216,7 +217,7 @@ impl Learner {
 
     /// The features of the frozen backbone, standardised over `rows`: features, mean and inverse deviation.
     fn standard(&self, rows: &[u32]) -> Result<(Tensor, Tensor, Tensor), TrainError> {
-        let parts = rows.chunks(super::trunk::CHUNK).map(|rows| {
+        let parts = rows.chunks(super::samples::CHUNK).map(|rows| {
             self.net.trunk.features(self.net.trunk.first(&self.train, rows)?, |_, hidden| Ok(hidden.values.clone()))
         });
         let features = Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;

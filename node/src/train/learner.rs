@@ -6,7 +6,7 @@ use super::{
     model::Net,
     predict::best,
     private::Private,
-    trunk::{Goals, Samples},
+    samples::{Goals, Samples},
 };
 use crate::{
     backbone::{self, Backbone, Past, Takes},
@@ -82,9 +82,8 @@ impl Learner {
         net.trunk.checkpoint = settings.checkpoint;
         let trunk = &net.trunk;
         let all = [Some(&sets.train), sets.test.as_ref(), sets.held.as_ref()].into_iter().flatten();
-        let fits = trunk.fits_cache(all.map(|set| &set.inputs).chain([&sets.anchors]));
-        let cached = settings.cache && fits;
-        let samples = |set: Set| trunk.samples(set, cached);
+        let place = trunk.place(settings.cache, all.map(|set| &set.inputs).chain([&sets.anchors]));
+        let samples = |set: Set| trunk.samples(set, place);
         let anchors = samples(Set { inputs: sets.anchors, targets: Targets::None })?;
         let train = samples(sets.train)?;
         let (test, held) = (sets.test.map(samples).transpose()?, sets.held.map(samples).transpose()?);

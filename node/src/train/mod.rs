@@ -7,6 +7,7 @@
 
 mod alone;
 mod checkpoint;
+mod disk;
 pub mod export;
 mod learner;
 mod load;
@@ -17,6 +18,7 @@ pub mod pretrain;
 mod private;
 mod probe;
 mod round;
+mod samples;
 mod score;
 mod snapshot;
 mod trunk;
@@ -26,6 +28,7 @@ pub use predict::Predictor;
 pub use snapshot::Snapshot;
 
 use crate::{backbone::BackboneError, data::DataError, dema::DemaError};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -63,14 +66,25 @@ pub struct Settings {
     pub length: usize,
     /// Whether texts are joined and cut into pieces of that length; otherwise each is cut off there.
     pub pack: bool,
-    /// Whether what the frozen blocks before the first slot make of the samples is kept in memory, where it fits. It
-    /// changes no result.
-    pub cache: bool,
+    /// Where what the frozen blocks before the first slot make of the samples is kept. It changes no result.
+    pub cache: Cache,
     /// Whether only what goes into each block is kept for the way back, and the rest computed again (gradient
     /// checkpointing, <https://arxiv.org/abs/1604.06174>). It changes no result.
     pub checkpoint: bool,
     /// Decides which samples make up a batch, and random projections.
     pub seed: u64,
+}
+
+/// Where hidden states of samples are kept from step to step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// In memory, where they take no more than 256 MB; else nowhere.
+    Memory,
+    /// In a file of the folder for temporary files (TMPDIR).
+    Disk,
+    /// Nowhere: they are made anew for each batch.
+    None,
 }
 
 impl Default for Settings {
@@ -89,7 +103,7 @@ impl Default for Settings {
             decay: 0.0,
             length: 256,
             pack: true,
-            cache: true,
+            cache: Cache::Memory,
             checkpoint: false,
             seed: 0,
         }

@@ -3,7 +3,8 @@
 use super::{
     TrainError,
     private::{Private, Shape},
-    trunk::{Goals, Samples, Trunk},
+    samples::{Goals, Samples},
+    trunk::Trunk,
 };
 use crate::{
     backbone::{Backbone, Batch as Inputs, Head, Hidden, Past, Takes},

@@ -5,8 +5,8 @@ use super::{
     model::{Batch, Model, Parts},
     optimiser::{AdamW, Parameter, Schedule},
     private::Private,
+    samples::Samples,
     score::{log_prior, losses, perplexity, score},
-    trunk::Samples,
 };
 use candle_core::{Device, Tensor, Var};
 use rand::{Rng, SeedableRng};

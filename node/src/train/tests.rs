@@ -141,7 +141,7 @@ fn what_is_made_again_on_the_way_back_gives_the_same_bits() {
 }
 
 #[test]
-fn samples_that_are_not_kept_give_the_same() {
+fn samples_give_the_same_wherever_they_are_kept() {
     let fixture = fixture();
     let mut learner = fixture.aligned();
     let mixture = fixture.mixture();
@@ -150,9 +150,12 @@ fn samples_that_are_not_kept_give_the_same() {
     let labels = table::Labels::OneOf(fixture.charter.task.labels());
     let table = table::parse(&path, &fs::read(&path).unwrap(), 16, labels).unwrap();
     let set = Set { inputs: Inputs::Pixels(table.pixels), targets: Targets::Labels(table.labels) };
-    learner.train = learner.net.trunk.samples(set, false).unwrap();
-    assert_eq!(learner.train(1, &mixture).unwrap(), trained);
-    assert_eq!(learner.statistics().unwrap(), statistics);
+    for cache in [Cache::None, Cache::Disk] {
+        let set = Set { inputs: set.inputs.clone(), targets: set.targets.clone() };
+        learner.train = learner.net.trunk.samples(set, cache).unwrap();
+        assert_eq!(learner.train(1, &mixture).unwrap(), trained, "{cache:?}");
+        assert_eq!(learner.statistics().unwrap(), statistics, "{cache:?}");
+    }
 }
 
 #[test]

@@ -1,19 +1,20 @@
-//! The frozen backbone, cut at its slots, and samples whose way to the first slot is walked only once.
+//! The frozen backbone, cut at its slots.
 
-use super::checkpoint;
+use super::{
+    Cache, checkpoint,
+    disk::OnDisk,
+    samples::{Kept, Samples},
+};
 use crate::{
     backbone::{Backbone, Batch, Hidden},
-    data::{Inputs, Set, Targets},
+    data::{Inputs, Set},
     dema,
     ops::LayerNorm,
 };
 use candle_core::{DType, Device, Result, Tensor};
 use std::sync::Arc;
 
-/// Samples that go through the backbone together.
-pub(super) const CHUNK: usize = 64;
-
-/// Hidden states that are kept, of all samples together: beyond this they are made anew for each batch.
+/// Hidden states that are kept in memory, of all samples together: beyond this they are made anew for each batch.
 const CACHE_BYTES_MAX: usize = 256 << 20;
 
 /// A backbone and where its slots are.
@@ -27,83 +28,6 @@ pub(super) struct Trunk {
     pub(super) checkpoint: bool,
 }
 
-/// Samples, and what the backbone makes of their inputs up to the first slot.
-pub(super) struct Samples {
-    kept: Kept,
-    pub(super) goals: Goals,
-}
-
-enum Kept {
-    Inputs(Inputs),
-    /// Hidden states, padded to the longest.
-    Hidden(Hidden),
-}
-
-/// What should come out for each sample.
-pub(super) enum Goals {
-    None,
-    Labels(Vec<u32>),
-    /// For each sample: the tokens that count, each with the place before it, from where it is foretold.
-    Next(Vec<Vec<(u32, u32)>>),
-}
-
-impl Goals {
-    /// How many tokens, or else samples, count among some rows.
-    pub(super) fn count(&self, rows: &[u32]) -> usize {
-        match self {
-            Self::Next(goals) => rows.iter().filter_map(|row| goals.get(*row as usize)).map(Vec::len).sum(),
-            _ => rows.len(),
-        }
-    }
-
-    fn new(set: &Set) -> Self {
-        match (&set.targets, &set.inputs) {
-            (Targets::Labels(labels), _) => Self::Labels(labels.clone()),
-            (Targets::Next(counted), Inputs::Tokens(texts)) => {
-                let goals = texts.iter().zip(counted).map(|(text, counted)| {
-                    let tokens = (0..).zip(text.iter().zip(counted).skip(1));
-                    tokens.filter(|(_, (_, counts))| **counts).map(|(place, (token, _))| (place, *token)).collect()
-                });
-                Self::Next(goals.collect())
-            }
-            _ => Self::None,
-        }
-    }
-}
-
-impl Samples {
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        match &self.kept {
-            Kept::Inputs(inputs) => inputs.len(),
-            Kept::Hidden(hidden) => hidden.values.dims().first().copied().unwrap_or(0),
-        }
-    }
-
-    /// The index of each sample's label; none where there are no labels.
-    pub(super) fn labels(&self) -> &[u32] {
-        match &self.goals {
-            Goals::Labels(labels) => labels,
-            _ => &[],
-        }
-    }
-
-    /// How many there are of each of `classes` classes.
-    pub(super) fn counts(&self, classes: usize) -> Vec<u32> {
-        let mut counts = vec![0; classes];
-        for label in self.labels() {
-            counts.get_mut(*label as usize).into_iter().for_each(|count| *count += 1);
-        }
-        counts
-    }
-
-    /// All row numbers, in pieces.
-    pub(super) fn chunks(&self) -> impl Iterator<Item = Vec<u32>> {
-        let end = self.len() as u32;
-        (0..end).step_by(CHUNK).map(move |start| (start..end.min(start + CHUNK as u32)).collect())
-    }
-}
-
 impl Trunk {
     pub(super) fn new(backbone: Box<dyn Backbone>, slots: usize, foretells: bool) -> Self {
         let positions = dema::positions(backbone.depth(), slots);
@@ -115,32 +39,50 @@ impl Trunk {
         self.positions.len()
     }
 
-    /// Whether the hidden states of all these are worth keeping.
-    pub(super) fn fits_cache<'a>(&self, inputs: impl Iterator<Item = &'a Inputs>) -> bool {
+    /// Where the hidden states of all these are kept: not in memory where they are too many.
+    pub(super) fn place<'a>(&self, cache: Cache, inputs: impl Iterator<Item = &'a Inputs>) -> Cache {
         let bytes = inputs.map(|inputs| {
-            let tokens = match inputs {
-                Inputs::Pixels(_) => self.backbone.tokens(),
-                Inputs::Tokens(texts) => texts.iter().map(Vec::len).max().unwrap_or(0),
-            };
-            inputs.len().saturating_mul(tokens).saturating_mul(4 * self.backbone.width())
+            let values = inputs.len().saturating_mul(self.longest(inputs));
+            values.saturating_mul(4 * self.backbone.width())
         });
-        bytes.fold(0, usize::saturating_add) <= CACHE_BYTES_MAX
+        match cache {
+            Cache::Memory if bytes.fold(0, usize::saturating_add) > CACHE_BYTES_MAX => Cache::None,
+            cache => cache,
+        }
+    }
+
+    /// Tokens of the longest input.
+    fn longest(&self, inputs: &Inputs) -> usize {
+        match inputs {
+            Inputs::Pixels(_) => self.backbone.tokens(),
+            Inputs::Tokens(texts) => texts.iter().map(Vec::len).max().unwrap_or(0),
+        }
     }
 
     /// Samples, walked to the first slot if they are to be kept there.
-    pub(super) fn samples(&self, set: Set, cached: bool) -> Result<Samples> {
-        let raw = Samples { goals: Goals::new(&set), kept: Kept::Inputs(set.inputs) };
-        if !cached {
-            return Ok(raw);
-        }
-        let parts = raw.chunks().map(|rows| self.first(&raw, &rows)).collect::<Result<Vec<_>>>()?;
-        Ok(Samples { kept: Kept::Hidden(Hidden::cat(&parts)?), ..raw })
+    pub(super) fn samples(&self, set: Set, cache: Cache) -> Result<Samples> {
+        let raw = Samples::new(set);
+        let parts = || raw.chunks().map(|rows| self.first(&raw, &rows));
+        let kept = match (cache, &raw.kept) {
+            (Cache::Memory, _) => Some(Kept::Hidden(Hidden::cat(&parts().collect::<Result<Vec<_>>>()?)?)),
+            (Cache::Disk, Kept::Inputs(inputs)) => {
+                let mut disk = OnDisk::new(self.longest(inputs), self.backbone.width())?;
+                parts().try_for_each(|part| disk.push(&part?))?;
+                Some(Kept::OnDisk(disk))
+            }
+            _ => None,
+        };
+        Ok(match kept {
+            Some(kept) => Samples { kept, ..raw },
+            None => raw,
+        })
     }
 
     /// The hidden states of some samples at the first slot.
     pub(super) fn first(&self, samples: &Samples, rows: &[u32]) -> Result<Hidden> {
         match &samples.kept {
             Kept::Hidden(hidden) => hidden.rows(rows),
+            Kept::OnDisk(disk) => disk.rows(rows),
             Kept::Inputs(inputs) => self.enter(&inputs.batch(rows)?),
         }
     }

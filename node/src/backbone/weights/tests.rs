@@ -45,6 +45,26 @@ fn several_files_are_read_as_one() {
 }
 
 #[test]
+fn a_matrix_in_its_file_is_as_one_in_memory() {
+    let (folder, _) = sharded();
+    let weights = Weights::folder(folder.path()).unwrap();
+    let x = tensor(5, &[2, 3]);
+    for rows in [0..2, 1..2] {
+        let mapped = Linear::mapped(weights.mapped("a", (2, 3), rows.clone()).unwrap().unwrap(), None).unwrap();
+        let dense = Linear::new(weights.rows("a", &[2, 3], rows).unwrap(), None).unwrap();
+        let [ours, theirs] = [mapped, dense].map(|map| map.forward(&x).unwrap().to_vec2::<f32>().unwrap());
+        assert_eq!(ours, theirs);
+    }
+    let told = weights.mapped("a", (3, 3), 0..3).unwrap_err().to_string();
+    assert!(told.contains("has shape [2, 3]"), "{told}");
+    let file = Arc::new(map(&File::open(folder.path().join("one.safetensors")).unwrap()).unwrap());
+    assert!(Mapped::new(file.clone(), file.len() - 4, (1, 1)).is_ok());
+    assert!(Mapped::new(file.clone(), file.len() - 4, (1, 2)).is_err());
+    assert!(Mapped::new(file.clone(), 1, (1, 1)).is_err());
+    assert!(Mapped::new(file, 0, (usize::MAX, 2)).is_err());
+}
+
+#[test]
 fn rows_are_those_of_the_whole() {
     let (folder, _) = sharded();
     let weights = Weights::folder(folder.path()).unwrap();

@@ -3,6 +3,8 @@
 //! Memory is counted tensor by tensor, as training keeps them: see [`crate::train`] and [`crate::ops`]. All numbers are
 //! those of the CPU, where everything is computed in f32.
 
+mod time;
+
 use crate::{
     backbone::{Options, Precision},
     dema,
@@ -67,8 +69,6 @@ pub struct Plan {
     pub trained: u64,
     /// The program itself.
     pub program: u64,
-    /// Floating-point operations of a step.
-    pub operations: u64,
 }
 
 impl Plan {
@@ -146,6 +146,24 @@ impl Shape {
         side.checked_mul(side)?.checked_add(1)
     }
 
+    /// Whether it normalises behind its halves, as BERT does.
+    fn normalises_behind(&self) -> bool {
+        crate::backbone::encodes_text(&self.model_type)
+    }
+
+    /// Tokens of an input.
+    fn tokens(&self, work: &Work<'_>) -> u64 {
+        self.patches().or(work.tokens).unwrap_or(work.settings.length as u64)
+    }
+
+    /// Blocks below the first slot, through which there is no way back, and those above it.
+    fn depths(&self, options: Options, work: &Work<'_>) -> (u64, u64) {
+        let depth = self.depth(options);
+        let slots = dema::positions(usize::try_from(depth).unwrap_or(usize::MAX), work.adapter.slots.into());
+        let first = slots.first().map_or(0, |at| *at as u64);
+        (first, depth.saturating_sub(first))
+    }
+
     /// How many bytes the frozen weights take in memory: within a tenth for the known families.
     pub fn weights(&self, options: Options) -> Option<u64> {
         let eighths_of_a_byte = match options.precision {
@@ -164,22 +182,19 @@ impl Shape {
     /// What a node needs that trains like this; none where the configuration can't be meant.
     pub fn plan(&self, options: Options, work: &Work<'_>) -> Option<Plan> {
         let (width, inner, depth) = (self.hidden_size, self.inner(), self.depth(options));
-        let tokens = self.patches().or(work.tokens).unwrap_or(work.settings.length as u64);
+        let tokens = self.tokens(work);
         let (queries, keys) = self.attention()?;
         // A file may say anything: from here on small multiples of these can't overflow.
         if [width, inner, depth, tokens, queries, keys, self.vocab_size].into_iter().any(|size| size > SIZE_MAX) {
             return None;
         }
         let rows = tokens.checked_mul(work.settings.batch as u64)?;
-        let adapter = work.adapter;
-        let first =
-            dema::positions(usize::try_from(depth).ok()?, adapter.slots.into()).first().map_or(0, |at| *at as u64);
-        let above = depth.saturating_sub(first);
-        // Norms, queries, keys, values, what attention gives, sums, and the insides of the feed-forward layer.
-        let inside = match self.decodes() {
-            true => (6 * width).checked_add(3 * queries.checked_add(keys)?)?.checked_add(2 * inner)?,
-            false => (10 * width).checked_add(inner)?,
-        };
+        let (adapter, (_, above)) = (work.adapter, self.depths(options, work));
+        // Of both halves what goes in, and where norms come behind them the sums; queries, keys, values, and what is
+        // before the nonlinearity, with a gate two of it.
+        let sums = if self.normalises_behind() { 4 * width } else { 2 * width };
+        let wide = if self.decodes() { 2 * inner } else { inner };
+        let inside = sums.checked_add(queries)?.checked_add(2 * keys)?.checked_add(wide)?;
         let values = |a_row: u64| a_row.checked_mul(rows)?.checked_mul(F32);
         let kept = match work.settings.checkpoint {
             // What goes into each block, and one block's insides with their gradients.
@@ -197,16 +212,6 @@ impl Shape {
             true => 2 * width.checked_mul(rank)?.checked_mul(adapter.slots.into())?,
             false => 0,
         };
-        let weights = self.block()?.checked_mul(depth)?;
-        // Every weight is met on the way there, and those above the first slot on the way back: two operations each.
-        let met = weights.checked_add(self.block()?.checked_mul(above)?)?;
-        let head = match work.foretells {
-            true => self.vocab_size.checked_mul(2 * width.checked_add(u64::from(adapter.readout_rank))?)?,
-            false => 0,
-        };
-        let again = if work.settings.checkpoint { self.block()?.checked_mul(above)? } else { 0 };
-        let scores = tokens.checked_mul(queries)?.checked_mul(2 * depth.checked_add(3 * above)?)?;
-        let a_row = met.checked_add(again)?.checked_add(head)?.checked_add(scores)?;
         Some(Plan {
             weights: self.weights(options)?,
             kept,
@@ -214,7 +219,6 @@ impl Shape {
             passing: readout.checked_add(values(4 * width)?)?.checked_add(feed)?,
             trained: work.shared.checked_add(projections)?.checked_mul(COPIES * F32)?,
             program: PROGRAM,
-            operations: a_row.checked_mul(2)?.checked_mul(rows)?,
         })
     }
 }
