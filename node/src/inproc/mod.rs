@@ -33,9 +33,9 @@ pub struct Engine {
     /// Each computes the work of a node at a time, in one thread.
     pools: Vec<ThreadPool>,
     backbones: BTreeMap<(PathBuf, String), Arc<dyn Backbone>>,
-    /// Learners of the networks before, by what their samples follow from; all of them have the data below `data`.
+    /// Learners of the networks before, by what their samples follow from; all of them have this data and seed.
     learners: BTreeMap<Key, Learner>,
-    data: PathBuf,
+    data: (PathBuf, u64),
 }
 
 /// What a learner's samples follow from, beside the charter's task: the node, its data folder, the anchors, the slots.
@@ -51,14 +51,15 @@ impl Engine {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let pool = |_| ThreadPoolBuilder::new().num_threads(1).stack_size(trainer::STACK_BYTES).build();
         let pools = (0..cores).map(pool).collect::<Result<_, _>>().context("cannot start compute threads")?;
-        Ok(Self { pools, backbones: BTreeMap::new(), learners: BTreeMap::new(), data: PathBuf::new() })
+        Ok(Self { pools, backbones: BTreeMap::new(), learners: BTreeMap::new(), data: Default::default() })
     }
 
     fn run(&mut self, plan: &Plan<'_>, heard: &mut Heard<'_>) -> Result<()> {
         let (sender, reports) = channel();
         let settings = settings(plan.train, plan.seed);
-        if self.data != plan.data {
-            (self.learners, self.data) = (BTreeMap::new(), plan.data.into());
+        let data = (plan.data.into(), plan.seed);
+        if self.data != data {
+            (self.learners, self.data) = (BTreeMap::new(), data);
         }
         let mut seats = Vec::new();
         for (index, node) in plan.scenario.nodes.iter().enumerate() {

@@ -184,7 +184,7 @@ struct Bench<'a, 'b, 'c> {
     trials: Vec<Trial>,
     /// What networks came to: some methods are others by another name.
     known: BTreeMap<(NetworkId, String), Option<Trace>>,
-    /// Networks that were run, and the seconds that they took.
+    /// Networks that have run their rounds, and the seconds that they took.
     spent: (usize, f64),
     progress: &'b mut Progress<'c>,
 }
@@ -243,7 +243,9 @@ impl Bench<'_, '_, '_> {
                     Err(RunError::Diverged(_)) => None,
                     Err(error) => return Err(error),
                 };
-                *spent = (spent.0 + 1, spent.1 + progress.seconds() - started);
+                if method.kind == Kind::Rounds {
+                    *spent = (spent.0 + 1, spent.1 + progress.seconds() - started);
+                }
                 known.insert(key, trace.clone());
                 trace
             }
@@ -258,7 +260,7 @@ impl Bench<'_, '_, '_> {
             dealt.seed,
             method.variant.name,
             setting.label,
-            if left > 0 { format!("; about {minutes:.1} min left") } else { String::new() }
+            if left > 0 && spent.0 > 0 { format!("; about {minutes:.1} min left") } else { String::new() }
         ));
         Ok(trace)
     }
