@@ -219,49 +219,48 @@ impl Bench<'_, '_, '_> {
         Ok(())
     }
 
-    /// Runs a method with one of its settings on the data of one seed; `left` networks come after it.
+    /// Runs a method with one of its settings on the data of one seed, and says so; `left` networks come after it.
     fn one(&mut self, at: usize, setting: usize, seed: usize, left: usize) -> Result<Option<Trace>, RunError> {
-        let Self { stage, dealt, pooled, trials, known, spent, progress } = self;
-        let Trial { method, search, .. } = &trials[at];
-        let dealt = if method.kind == Kind::Pooled { &pooled[seed] } else { &dealt[seed] };
-        let (scenario, setting) = (stage.scenario.clone(), &search.settings[setting]);
-        let metric = scenario.metric();
-        let charter = dealt.charter(&scenario, Some(&method.variant))?;
-        let alone = matches!(method.kind, Kind::Alone | Kind::Pooled);
-        let key = (charter.id()?, format!("{:?} {:?}", method.kind, setting.train));
-        let trace = match known.get(&key) {
-            Some(trace) => trace.clone(),
-            None => {
-                let name = format!("{}-{}-{}", dealt.seed, method.variant.name, setting.label);
-                let name: String =
-                    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
-                let folder = stage.out().join("compare").join(name);
-                let run = Run { scenario: &scenario, train: &setting.train, charter: &charter, folder: &folder, alone };
-                let started = progress.seconds();
-                let trace = match progress.quietly(|progress| stage.run(&run, dealt, progress)) {
-                    Ok(histories) => Some(Trace::of(&histories, metric)),
-                    Err(RunError::Diverged(_)) => None,
-                    Err(error) => return Err(error),
-                };
-                if method.kind == Kind::Rounds {
-                    *spent = (spent.0 + 1, spent.1 + progress.seconds() - started);
-                }
-                known.insert(key, trace.clone());
-                trace
-            }
-        };
+        let trace = self.trace(at, setting, seed)?;
+        let Trial { method, search, .. } = &self.trials[at];
         let came_to = match &trace {
             None => "diverged".into(),
-            Some(trace) => outcome(method.kind, trace, metric),
+            Some(trace) => outcome(method.kind, trace, self.stage.scenario.metric()),
         };
-        let minutes = left as f64 * spent.1 / spent.0.max(1) as f64 / 60.0;
-        progress.phase(&format!(
-            "seed {}  {:<12}  {:<15}  {came_to}{}",
-            dealt.seed,
-            method.variant.name,
-            setting.label,
-            if left > 0 && spent.0 > 0 { format!("; about {minutes:.1} min left") } else { String::new() }
-        ));
+        let (networks, seconds) = self.spent;
+        let minutes = left as f64 * seconds / networks.max(1) as f64 / 60.0;
+        let left = if left > 0 && networks > 0 { format!("; about {minutes:.1} min left") } else { String::new() };
+        let (seed, name, setting) = (self.dealt[seed].seed, &method.variant.name, &search.settings[setting].label);
+        self.progress.phase(&format!("seed {seed}  {name:<12}  {setting:<15}  {came_to}{left}"));
+        Ok(trace)
+    }
+
+    /// What a network comes to; none where training diverges.
+    fn trace(&mut self, at: usize, setting: usize, seed: usize) -> Result<Option<Trace>, RunError> {
+        let Trial { method, search, .. } = &self.trials[at];
+        let (kind, train) = (method.kind, search.settings[setting].train.clone());
+        let (alone, pooled) = (matches!(kind, Kind::Alone | Kind::Pooled), kind == Kind::Pooled);
+        let dealt = if pooled { &self.pooled[seed] } else { &self.dealt[seed] };
+        let scenario = self.stage.scenario.clone();
+        let charter = dealt.charter(&scenario, Some(&method.variant))?;
+        let key = (charter.id()?, format!("{train:?} {pooled}"));
+        let fits = |trace: &&Option<Trace>| !alone || trace.as_ref().is_some_and(|trace| trace.alone.is_some());
+        if let Some(trace) = self.known.get(&key).filter(fits) {
+            return Ok(trace.clone());
+        }
+        let name = format!("{}-{}-{setting}", dealt.seed, method.variant.name.replace(':', "-"));
+        let folder = self.stage.out().join("compare").join(name);
+        let run = Run { scenario: &scenario, train: &train, charter: &charter, folder: &folder, alone };
+        let started = self.progress.seconds();
+        let trace = match self.progress.quietly(|progress| self.stage.run(&run, dealt, progress)) {
+            Ok(histories) => Some(Trace::of(&histories, scenario.metric())),
+            Err(RunError::Diverged(_)) => None,
+            Err(error) => return Err(error),
+        };
+        if kind == Kind::Rounds {
+            self.spent = (self.spent.0 + 1, self.spent.1 + self.progress.seconds() - started);
+        }
+        self.known.insert(key, trace.clone());
         Ok(trace)
     }
 
