@@ -39,4 +39,21 @@ fn eight_different_backbones_learn_together() {
         fs::read_to_string(log).unwrap().contains(r#""event":"called_back""#)
     };
     assert!(!nodes.iter().any(called_back), "each call would have cost up to 100 kB");
+
+    // In one process the same code comes to the same bits.
+    let run = Command::new(env!("CARGO_BIN_EXE_heterotune"))
+        .args(["quickstart", "--inproc", "--json", "--out"])
+        .arg(folder.path().join("inproc"))
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let inproc: Value = serde_json::from_slice(&run.stdout).unwrap();
+    for key in ["network_id", "round_log", "mean"] {
+        assert_eq!(inproc[key], summary[key], "{key}");
+    }
+    for (one, other) in list(&inproc["nodes"]).iter().zip(&nodes) {
+        for key in ["name", "alone", "network", "mixture_hash", "classes_seen"] {
+            assert_eq!(one[key], other[key], "{key}");
+        }
+    }
 }

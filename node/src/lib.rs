@@ -8,7 +8,8 @@
 //!   [`hub`]: backbones from the Hugging Face hub;
 //!   [`ops`]: operations whose frozen weights get no gradients; [`train`]: local training and evaluation;
 //!   [`mod@bench`]: how fast all that is; [`device`]: what computes; [`plan`]: what a node will need; [`exit`]: what the exit status says;
-//!   [`acceptance`]: which mixture the node uses; [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions
+//!   [`acceptance`]: which mixture the node uses; [`trainer`]: its thread; [`lie`]: what a liar in a scenario makes of its contributions;
+//!   [`inproc`]: a scenario's nodes in one process
 //! - [`cli`]: the binary's verbs, one a file
 //!
 //! The two types to know are [`runtime::Options`] (what a node is) and [`train::Learner`] (what it learns with).
@@ -31,6 +32,7 @@ pub mod events;
 pub mod exit;
 pub mod folder;
 pub mod hub;
+pub mod inproc;
 pub mod invite;
 pub mod lie;
 pub mod net;

@@ -1,10 +1,14 @@
 //! The trainer's thread: it takes [`Work`] from the runtime, lets the [`Learner`] do it, and reports back. What is
 //! private to the node (projections, what rounding has kept back) stays here and in `private.safetensors`.
+//!
+//! The work itself is done by a [`Worker`], on whatever thread: networks in one process have no others.
+
+mod report;
 
 use crate::{
     acceptance::{Acceptance, Judgement},
     store::write_atomically,
-    train::{Alone, Description, Learner, Score, Snapshot},
+    train::{Alone, Description, Learner, Score, Snapshot, TrainError},
 };
 use anyhow::{Context as _, Result, bail};
 use heterotune_protocol::{
@@ -20,7 +24,7 @@ use safetensors::{
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Instant,
@@ -28,7 +32,7 @@ use std::{
 use tokio::sync::mpsc::Sender;
 
 /// candle's backward pass recurses once per operation: 2 MiB overflow at some thousand of them.
-const STACK_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// The share of a reference's variance that a backbone must explain. Backbones that fit their task explain 0.8 and
 /// more (measured on digits); below a twentieth, what the others send means nothing here.
@@ -63,6 +67,8 @@ pub enum Report {
     Contribution(Contribution, Option<(f32, f64)>),
     /// How good the mixture after this round is on the common test.
     Evaluated(u64, Score),
+    /// The same, on the samples by which settings are chosen.
+    Validated(u64, Score),
     /// What the node's held-out samples say of the newest mixture.
     Judged(Judgement),
     /// The final mixture is evaluated.
@@ -90,15 +96,9 @@ struct Waiting {
 }
 
 impl Queue {
-    /// Adds work. A round that has not begun is given up for a newer one: a node slower than its network trains what
-    /// is open when it gets to it.
+    /// Adds work.
     fn push(&self, work: Work) {
-        let is_round = |work: &Work| matches!(work, Work::Round { .. } | Work::Finish { .. });
-        let mut waiting = self.lock();
-        if is_round(&work) {
-            waiting.work.retain(|work| !is_round(work));
-        }
-        waiting.work.push_back(work);
+        add(&mut self.lock().work, work);
         self.changed.notify_one();
     }
 
@@ -127,6 +127,16 @@ impl Queue {
     }
 }
 
+/// Adds work to what is `waiting`. A round that has not begun is given up for a newer one: a node slower than its network
+/// trains what is open when it gets to it.
+pub(crate) fn add(waiting: &mut VecDeque<Work>, work: Work) {
+    let is_round = |work: &Work| matches!(work, Work::Round { .. } | Work::Finish { .. });
+    if is_round(&work) {
+        waiting.retain(|work| !is_round(work));
+    }
+    waiting.push_back(work);
+}
+
 impl Trainer {
     /// Starts the thread: `load` makes the learner on it.
     ///
@@ -143,24 +153,12 @@ impl Trainer {
         let waiting = queue.clone();
         thread::Builder::new().name("trainer".into()).stack_size(STACK_BYTES).spawn(move || {
             let failed = (|| {
-                let learner = load()?;
-                let mut thread = Thread {
-                    learner,
-                    charter,
-                    private,
-                    reports: reports.clone(),
-                    reference: String::new(),
-                    residual: Residual::default(),
-                    acceptance: None,
-                };
-                thread.report(Report::Loaded(thread.learner.description()))?;
-                thread.sample(None)?;
-                if with_alone && let Some(alone) = thread.learner.alone(&thread.charter)? {
-                    write_atomically(&thread.private.with_file_name(ALONE), &alone.saved, true)?;
-                    thread.report(Report::Alone(alone))?;
-                }
+                let sink = reports.clone();
+                let report = move |report| sink.blocking_send(report).ok().context("the node has stopped");
+                let mut worker = Worker::new(load()?, charter, Some(private), Box::new(report));
+                worker.begin(with_alone)?;
                 while let Some(work) = waiting.next() {
-                    thread.work(work)?;
+                    worker.work(work)?;
                 }
                 Ok(())
             })();
@@ -194,11 +192,16 @@ struct Residual {
     after: Vec<Vec<f32>>,
 }
 
-struct Thread {
+/// Where a worker's reports go.
+pub(crate) type Reports = Box<dyn FnMut(Report) -> Result<()> + Send>;
+
+/// Does a node's work.
+pub(crate) struct Worker {
     learner: Learner,
     charter: Charter,
-    private: PathBuf,
-    reports: Sender<Report>,
+    /// The file of what is private; none where nothing is to outlive the process.
+    private: Option<PathBuf>,
+    reports: Reports,
     /// The digest of the reference that the projections are fitted to.
     reference: String,
     residual: Residual,
@@ -206,12 +209,38 @@ struct Thread {
     acceptance: Option<Acceptance>,
 }
 
-impl Thread {
-    fn report(&self, report: Report) -> Result<()> {
-        self.reports.blocking_send(report).ok().context("the node has stopped")
+impl Worker {
+    /// A worker that has done nothing yet.
+    pub(crate) fn new(learner: Learner, charter: Charter, private: Option<PathBuf>, reports: Reports) -> Self {
+        let (reference, residual, acceptance) = Default::default();
+        Self { learner, charter, private, reports, reference, residual, acceptance }
     }
 
-    fn work(&mut self, work: Work) -> Result<()> {
+    /// The learner, for other work.
+    pub(crate) fn into_learner(self) -> Learner {
+        self.learner
+    }
+
+    fn report(&mut self, report: Report) -> Result<()> {
+        (self.reports)(report)
+    }
+
+    /// What is reported before any work; with `alone`, also what the node reaches without the network.
+    pub(crate) fn begin(&mut self, alone: bool) -> Result<()> {
+        let description = self.learner.description();
+        self.report(Report::Loaded(description))?;
+        self.sample(None)?;
+        if alone && let Some(alone) = self.learner.alone(&self.charter)? {
+            if let Some(private) = &self.private {
+                write_atomically(&private.with_file_name(ALONE), &alone.saved, true)?;
+            }
+            self.report(Report::Alone(alone))?;
+        }
+        Ok(())
+    }
+
+    /// Does some work, and reports what came of it.
+    pub(crate) fn work(&mut self, work: Work) -> Result<()> {
         match work {
             Work::Kernels => {
                 let mut kernels = self.learner.kernels()?;
@@ -244,7 +273,7 @@ impl Thread {
     }
 
     /// How the model goes on from a text before it has learnt anything, or after.
-    fn sample(&self, mixture: Option<&[Vec<f32>]>) -> Result<()> {
+    fn sample(&mut self, mixture: Option<&[Vec<f32>]>) -> Result<()> {
         match self.learner.sample(mixture)? {
             Some([prompt, text]) => self.report(Report::Sample { after: mixture.is_some(), prompt, text }),
             None => Ok(()),
@@ -257,7 +286,12 @@ impl Thread {
         if let Some(accuracy) = self.learner.evaluate(mixture)? {
             self.report(Report::Evaluated(made_by, accuracy))?;
         }
-        if let (Some(acceptance), Some(losses)) = (&mut self.acceptance, self.learner.held_losses(mixture)?) {
+        if let Some(score) = self.learner.validate(mixture)? {
+            self.report(Report::Validated(made_by, score))?;
+        }
+        if let Some(acceptance) = &mut self.acceptance
+            && let Some(losses) = self.learner.held_losses(mixture)?
+        {
             let judgement = acceptance.judge(made_by, mixture, losses)?;
             self.report(Report::Judged(judgement))?;
         }
@@ -266,7 +300,8 @@ impl Thread {
 
     /// Keeps what the node knows after a round; what it knew long ago goes.
     fn keep(&self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
-        let state = self.private.parent().context("the private file is in no folder")?;
+        let Some(private) = &self.private else { return Ok(()) };
+        let state = private.parent().context("the private file is in no folder")?;
         let used = self.acceptance.as_ref().and_then(Acceptance::uses);
         let old = Snapshot::make_room(state, used).with_context(|| format!("cannot write to {}", state.display()))?;
         let snapshot = Snapshot { round, mixture: mixture.to_vec(), private: self.learner.save()? };
@@ -279,14 +314,16 @@ impl Thread {
     fn align(&mut self, reference: Option<&Reference>) -> Result<()> {
         self.reference = reference.map_or("random".into(), |reference| reference.digest().to_string());
         let held = self.learner.description().held;
-        if held > 0 {
-            let path = self.private.with_file_name("in_use.safetensors");
-            self.acceptance = Some(Acceptance::load(path, &self.reference, held)?);
-        }
-        if let Some(bytes) = self.saved()? {
-            self.learner.restore(&bytes).with_context(|| format!("in {}", self.private.display()))?;
-            self.residual = Residual::read(&bytes).with_context(|| format!("in {}", self.private.display()))?;
-            return self.report(Report::Aligned(Vec::new()));
+        if let Some(private) = &self.private {
+            if held > 0 {
+                let path = private.with_file_name("in_use.safetensors");
+                self.acceptance = Some(Acceptance::load(path, &self.reference, held)?);
+            }
+            if let Some(bytes) = self.saved(private)? {
+                self.learner.restore(&bytes).with_context(|| format!("in {}", private.display()))?;
+                self.residual = Residual::read(&bytes).with_context(|| format!("in {}", private.display()))?;
+                return self.report(Report::Aligned(Vec::new()));
+            }
         }
         let fit = match reference {
             Some(reference) => self.learner.align(&reference.spaces)?,
@@ -306,14 +343,14 @@ impl Thread {
     }
 
     /// The private state on disk, if it belongs to this reference.
-    fn saved(&self) -> Result<Option<Vec<u8>>> {
-        let bytes = match fs::read(&self.private) {
+    fn saved(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.private.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         let (_, header) = SafeTensors::read_metadata(&bytes).with_context(|| {
-            format!("{} is damaged; delete it, and the node fits its projections anew", self.private.display())
+            format!("{} is damaged; delete it, and the node fits its projections anew", path.display())
         })?;
         let belongs = header
             .metadata()
@@ -324,6 +361,7 @@ impl Thread {
     }
 
     fn save(&self) -> Result<()> {
+        let Some(path) = &self.private else { return Ok(()) };
         let private = self.learner.save()?;
         let tensors = SafeTensors::deserialize(&private)?;
         let residual = self.residual.bytes();
@@ -338,7 +376,7 @@ impl Thread {
         let notes =
             [("reference".to_string(), self.reference.clone()), ("round".to_string(), self.residual.round.to_string())];
         let bytes = safetensors::serialize(views, Some(notes.into()))?;
-        write_atomically(&self.private, &bytes, true)
+        write_atomically(path, &bytes, true)
     }
 
     fn train(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
@@ -367,7 +405,9 @@ impl Thread {
             .unzip();
         self.residual.after = after;
         if !trained.loss.is_finite() {
-            bail!("training diverged in round {round} (the loss is {}); lower --rate", trained.loss);
+            let loss = trained.loss;
+            let message = format!("training diverged in round {round} (the loss is {loss}); lower --rate");
+            return Err(TrainError::Diverged(message).into());
         }
         self.save()?;
         let speed = trained.seen.1 as f64 / seconds.max(1e-9);

@@ -65,6 +65,20 @@ pub enum RunError {
     /// Lies are wanted of a scenario that names no liars.
     #[error("scenario {0} names no liars: give it a table [liars] with nodes and lies, as scenarios/liars.toml has it")]
     NoLiars(String),
+    /// A method to compare that there is not.
+    #[error("there is no method {name}; there are {known}")]
+    NoMethod {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// No rows to choose settings by.
+    #[error(
+        "the nodes of {0} leave no rows to choose settings by: set data.validation, lower data.labelled_per_node, or choose \
+         nothing (--no-search)"
+    )]
+    NoValidation(String),
     /// The scenario's settings make no charter.
     #[error(transparent)]
     Charter(#[from] CharterError),
@@ -166,6 +180,12 @@ pub enum RunError {
         /// Its event log.
         log: PathBuf,
     },
+    /// A network in this process that can't go on.
+    #[error("{0}")]
+    Network(String),
+    /// Training whose loss is no longer a number.
+    #[error("{0}")]
+    Diverged(String),
     /// Something that must hold in every run and did not.
     #[error(transparent)]
     Broken(#[from] Violation),

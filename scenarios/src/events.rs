@@ -58,6 +58,12 @@ pub(crate) enum Event {
         #[serde(flatten)]
         score: Score,
     },
+    /// The same, by the rows that settings are chosen by.
+    Validated {
+        round: u64,
+        #[serde(flatten)]
+        score: Score,
+    },
     /// What its model writes.
     Sample(Sample),
     /// A round was not complete in time.

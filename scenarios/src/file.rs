@@ -1,7 +1,8 @@
 //! The scenario file: what to run, as strict TOML in which every mistake has a line and a column.
 
 use crate::{
-    DataPlan, Liars, Lie, Metric, NodePlan, RunError, TaskPlan, TrainPlan, embedded, places, plan::Wrong, settings,
+    DataPlan, Liars, Lie, Metric, NodePlan, RunError, TaskPlan, TrainPlan, compare::SearchPlan, embedded, places,
+    plan::Wrong, settings,
 };
 use heterotune_crypto::{Digest, Identity};
 use heterotune_protocol::{
@@ -39,6 +40,8 @@ pub struct Scenario {
     /// Variants to compare with.
     #[serde(default, rename = "ablation")]
     pub ablations: Vec<Variant>,
+    /// Settings to try where methods are compared, unless an ablation has its own.
+    pub search: Option<SearchPlan>,
     /// Who lies when that is asked for.
     pub liars: Option<Liars>,
     /// The text it was read from.
@@ -60,6 +63,8 @@ pub struct Variant {
     pub network: toml::Table,
     /// How its nodes train, where that differs: what starts from nothing needs more than what starts well.
     pub train: Option<TrainPlan>,
+    /// Settings to try for it where methods are compared.
+    pub search: Option<SearchPlan>,
 }
 
 impl Variant {
@@ -160,6 +165,12 @@ impl Scenario {
             variants.filter_map(|(index, variant)| Some((format!("ablation.{index}.train"), variant.train.as_ref()?)));
         for (table, train) in trained.chain([("train".to_string(), &self.train)]) {
             train.check().map_err(below(&table))?;
+        }
+        let variants = self.ablations.iter().enumerate();
+        let searched =
+            variants.filter_map(|(index, of)| Some((format!("ablation.{index}.search"), of.search.as_ref()?)));
+        for (table, search) in searched.chain(self.search.iter().map(|search| ("search".to_string(), search))) {
+            search.check().map_err(below(&table))?;
         }
         must((1..=limits::FOUNDERS_MAX).contains(&self.nodes.len()), "node", "there must be 1 to 64 nodes")?;
         let empty = self.nodes.iter().position(|node| node.layers == Some(0));

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// What a run leaves behind, and what the next one in the same folder removes. Nothing else is ever touched.
-const OURS: [&str; 7] = ["ablation", "charter.toml", "data", "lies", "nodes", "report.html", "summary.json"];
+const OURS: [&str; 8] = ["ablation", "charter.toml", "compare", "data", "lies", "nodes", "report.html", "summary.json"];
 
 /// The file that shows whose folder it is, and its first line.
 const MARKER: &str = "scenario.toml";

@@ -36,6 +36,8 @@ pub struct History {
     pub rounds: BTreeMap<u64, Closed>,
     /// How good it is with the shared mixture, by round; 0 is the start.
     pub scores: BTreeMap<u64, Score>,
+    /// The same by the rows that settings are chosen by, where there are such.
+    pub validated: BTreeMap<u64, Score>,
     /// What its model wrote.
     pub samples: Vec<Sample>,
     /// How it ended.
@@ -72,6 +74,7 @@ impl History {
             Event::Trained { round, loss } => self.losses.extend(loss.map(|loss| (round, loss))),
             Event::RoundClosed(closed) => drop(self.rounds.insert(closed.round, closed)),
             Event::Evaluated { round, score } => drop(self.scores.insert(round, score)),
+            Event::Validated { round, score } => drop(self.validated.insert(round, score)),
             Event::Sample(sample) => self.samples.push(sample),
             Event::Finished(finished) => self.finished = Some(finished),
             Event::DeadlineMissed { round, missing } => {

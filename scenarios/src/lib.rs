@@ -9,7 +9,9 @@
 //! - what networks are aligned by where they have nothing of their own: [`anchors`]
 //! - who lies when that is asked for: [`Liars`]
 //! - who learns what: [`split()`] parts training from test rows, [`Data`] holds them, a [`Deal`] deals them out
-//! - running: `folder` (the output), `process` (one node), `network` (all of them, phase by phase), [`Runner`]
+//! - running: `folder` (the output), `stage` (a scenario with its files read), `process` (one node), `network` (all of them,
+//!   phase by phase), `inproc` (the same without processes, by an [`InProcess`] engine), [`Runner`]
+//! - [`compare`]: methods on the same data and seeds, with settings chosen on rows that nobody learns from
 //! - what nodes report: `events` (the lines of their logs), [`history`] (a node's lines put together)
 //! - what comes of it: [`check`] (what must hold in every run), [`summary`], [`Metric`] (what scores are), [`damage`]
 //!   (what lies did), `progress` and `table` (text), `report` and `plot` (HTML)
@@ -21,6 +23,7 @@
 
 pub mod anchors;
 pub mod check;
+pub mod compare;
 pub mod damage;
 mod data;
 mod deal;
@@ -30,6 +33,7 @@ mod events;
 mod file;
 mod folder;
 pub mod history;
+mod inproc;
 mod liars;
 mod metric;
 mod network;
@@ -42,6 +46,7 @@ mod report;
 mod runner;
 mod settings;
 mod split;
+mod stage;
 pub mod summary;
 mod table;
 #[cfg(test)]
@@ -54,8 +59,10 @@ pub use deal::{Deal, Share};
 pub use error::RunError;
 pub use events::{Alone, Backbone, Closed, Finished, Sample, Score, When};
 pub use file::{Scenario, Variant};
+pub use inproc::{Heard, InProcess};
 pub use liars::{Liars, Lie};
 pub use metric::Metric;
+pub use network::Plan;
 pub use places::locate;
 pub use plan::{DataPlan, NodePlan, Partition, Precision, TaskKind, TaskPlan, TrainPlan};
 pub use report::Report;

@@ -48,13 +48,26 @@ impl Metric {
         }
     }
 
+    /// Whether a score is better than another.
+    pub(crate) fn is_better(self, score: f64, other: f64) -> bool {
+        match self {
+            Self::Accuracy => score > other,
+            Self::Perplexity => score < other,
+        }
+    }
+
     /// How much better a score is than a `base`, in the [unit](Self::gain_unit) of gains.
+    pub(crate) fn difference(self, score: f64, base: f64) -> f64 {
+        100.0
+            * match self {
+                Self::Accuracy => score - base,
+                Self::Perplexity => 1.0 - score / base,
+            }
+    }
+
+    /// The same as text.
     pub(crate) fn gain(self, score: f64, base: f64) -> String {
-        let gain = match self {
-            Self::Accuracy => score - base,
-            Self::Perplexity => 1.0 - score / base,
-        };
-        format!("{:+.1}", 100.0 * gain)
+        format!("{:+.1}", self.difference(score, base))
     }
 
     /// What gains are counted in.

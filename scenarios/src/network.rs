@@ -18,30 +18,29 @@ use std::{
 /// How long no node may report anything. Rounds have their own deadline; this is for what has none.
 const SILENCE_MAX: Duration = Duration::from_secs(180);
 
-/// What to run.
-pub(crate) struct Plan<'a> {
-    /// The program.
-    pub(crate) binary: &'a Path,
+/// A network to run.
+pub struct Plan<'a> {
     /// The scenario, each path where it is.
-    pub(crate) scenario: &'a Scenario,
+    pub scenario: &'a Scenario,
     /// How its nodes train.
-    pub(crate) train: &'a TrainPlan,
+    pub train: &'a TrainPlan,
     /// The seed.
-    pub(crate) seed: u64,
-    /// The folder of the dealt data.
-    pub(crate) data: &'a Path,
-    /// Where the network's charter and nodes go.
-    pub(crate) folder: &'a Path,
+    pub seed: u64,
+    /// The folder of the dealt data: a folder a node.
+    pub data: &'a Path,
+    /// Where the network's charter and nodes go, where they go to disk.
+    pub folder: &'a Path,
     /// What the nodes agree on.
-    pub(crate) charter: &'a Charter,
+    pub charter: &'a Charter,
     /// Whether each node also measures how good it is by itself.
-    pub(crate) alone: bool,
+    pub alone: bool,
 }
 
-/// Runs a network to its end and returns what its nodes reported; where some lie, what the others did.
-pub(crate) fn run(plan: &Plan<'_>, progress: &mut Progress<'_>) -> Result<Vec<History>, RunError> {
+/// Runs a network of processes of `binary` to its end and returns what its nodes reported; where some lie, what the others
+/// did.
+pub(crate) fn run(binary: &Path, plan: &Plan<'_>, progress: &mut Progress<'_>) -> Result<Vec<History>, RunError> {
     let now = Instant::now();
-    let mut network = Network { plan, processes: Vec::new(), histories: Vec::new(), begun: now, heard: now };
+    let mut network = Network { binary, plan, processes: Vec::new(), histories: Vec::new(), begun: now, heard: now };
     let (count, honest) = (plan.scenario.nodes.len(), plan.scenario.honest());
     network.start(&[])?;
     network.wait("the first node starts", |node| {
@@ -82,6 +81,7 @@ fn address(node: &History, transport: &str) -> Option<String> {
 }
 
 struct Network<'a> {
+    binary: &'a Path,
     plan: &'a Plan<'a>,
     /// Dropping it ends them all, whatever the reason.
     processes: Vec<Process>,
@@ -123,7 +123,7 @@ impl Network<'_> {
         if plan.alone {
             arguments.push("--alone".into());
         }
-        self.processes.push(Process::start(plan.binary, &node.name, &folder, arguments)?);
+        self.processes.push(Process::start(self.binary, &node.name, &folder, arguments)?);
         self.histories.push(History::new(&node.name));
         Ok(())
     }

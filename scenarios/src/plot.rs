@@ -18,6 +18,14 @@ pub(crate) struct Line {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
+/// What lies around a line.
+pub(crate) struct Band {
+    /// Its class in the style sheet.
+    pub(crate) class: String,
+    /// Rounds, with the least and the largest value.
+    pub(crate) points: Vec<(f64, f64, f64)>,
+}
+
 /// How the vertical axis is laid out.
 #[derive(Clone, Copy)]
 pub(crate) enum Scale {
@@ -101,6 +109,11 @@ pub(crate) struct Plot {
 impl Plot {
     /// The plot of `lines`, and their legend.
     pub(crate) fn draw(&self, lines: &[Line]) -> String {
+        self.draw_with(lines, &[])
+    }
+
+    /// As [`Plot::draw`], with `bands` behind the lines.
+    pub(crate) fn draw_with(&self, lines: &[Line], bands: &[Band]) -> String {
         let ((width, height), (first, last), scale) = (self.size, self.rounds, self.scale);
         let span = last.saturating_sub(first).max(1) as f64;
         let x = |round: f64| LEFT + (round - first as f64) / span * (width - LEFT - RIGHT);
@@ -135,6 +148,14 @@ impl Plot {
             "<text class=\"tick\" x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">round</text>",
             height - 6.0
         );
+        for band in bands {
+            let low = band.points.iter().map(|(round, low, _)| (*round, *low));
+            let high = band.points.iter().rev().map(|(round, _, high)| (*round, *high));
+            let edge = low.chain(high).filter(|(_, value)| value.is_finite());
+            let edge: Vec<String> = edge.map(|(round, value)| format!("{:.1},{:.1}", x(round), y(value))).collect();
+            let class = escape(&band.class);
+            let _ = write!(svg, "<polygon class=\"band {class}\" points=\"{}\"/>", edge.join(" "));
+        }
         for line in lines {
             let points = line.points.iter().filter(|(_, value)| value.is_finite());
             let points: Vec<String> =

@@ -14,12 +14,14 @@ use std::{collections::BTreeSet, io::Write, time::Instant};
 pub(crate) struct Progress<'a> {
     out: &'a mut dyn Write,
     since: Instant,
+    /// Whether nothing is to be printed for now.
+    quiet: bool,
 }
 
 impl<'a> Progress<'a> {
     /// Progress from now on.
     pub(crate) fn new(out: &'a mut dyn Write) -> Self {
-        Self { out, since: Instant::now() }
+        Self { out, since: Instant::now(), quiet: false }
     }
 
     /// Seconds since the beginning.
@@ -27,8 +29,19 @@ impl<'a> Progress<'a> {
         self.since.elapsed().as_secs_f64()
     }
 
+    /// Does something of which nothing is printed.
+    pub(crate) fn quietly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.quiet, true);
+        let result = work(self);
+        self.quiet = before;
+        result
+    }
+
     /// One line as it is.
     pub(crate) fn line(&mut self, text: &str) {
+        if self.quiet {
+            return;
+        }
         let _ = writeln!(self.out, "{text}");
         let _ = self.out.flush();
     }

@@ -13,10 +13,10 @@ use heterotune_protocol::charter::Charter;
 const STYLE: &str = include_str!("report.css");
 
 /// Colours in the style sheet; the ninth node has the first one's again.
-const HUES: usize = 8;
+pub(crate) const HUES: usize = 8;
 
 /// Sizes of plots: across the page, and two side by side.
-const WIDE: (f64, f64) = (1080.0, 380.0);
+pub(crate) const WIDE: (f64, f64) = (1080.0, 380.0);
 const HALF: (f64, f64) = (500.0, 270.0);
 
 /// A run, to be shown as one HTML page.
@@ -35,7 +35,6 @@ impl Report<'_> {
     /// The page.
     pub fn to_html(&self) -> String {
         let (summary, metric) = (self.summary, self.summary.metric);
-        let name = escape(&summary.scenario);
         let intro = format!(
             "{} nodes with different frozen backbones, each a process of its own, {} rounds in {:.0} s. Network <code>{}</code>; all nodes ended with mixture <code>{}</code>.",
             summary.nodes.len(),
@@ -68,10 +67,7 @@ impl Report<'_> {
             summary.lies.as_ref().map(lies).unwrap_or_default(),
         ]
         .concat();
-        format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-             <title>HeteroTune: {name}</title><style>\n{STYLE}</style></head>\n<body><main><h1>HeteroTune: {name}</h1><p>{intro}</p>{body}</main></body></html>\n"
-        )
+        page(&summary.scenario, &intro, &body)
     }
 
     fn figures(&self) -> String {
@@ -261,6 +257,15 @@ fn lies(damage: &Damage) -> String {
     section("What lies do", &about, &format!("<table><thead>{head}</thead><tbody>{body}</tbody></table>"))
 }
 
+/// A page about a scenario, of an introduction and sections, both HTML.
+pub(crate) fn page(scenario: &str, intro: &str, body: &str) -> String {
+    let name = escape(scenario);
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>HeteroTune: {name}</title><style>\n{STYLE}</style></head>\n<body><main><h1>HeteroTune: {name}</h1><p>{intro}</p>{body}</main></body></html>\n"
+    )
+}
+
 /// A text with its first letter large.
 fn capital(text: impl ToString) -> String {
     let text = text.to_string();
@@ -268,12 +273,12 @@ fn capital(text: impl ToString) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-fn section(title: &str, about: &str, content: &str) -> String {
+pub(crate) fn section(title: &str, about: &str, content: &str) -> String {
     format!("<section><h2>{}</h2><p>{}</p>{content}</section>", escape(title), escape(about))
 }
 
 /// A table row whose first `text` cells are aligned to the left.
-fn row(tag: &str, cells: &[String], text: usize) -> String {
+pub(crate) fn row(tag: &str, cells: &[String], text: usize) -> String {
     let cell = |(index, cell): (usize, &String)| {
         let class = if index < text { " class=\"text\"" } else { "" };
         format!("<{tag}{class}>{}</{tag}>", escape(cell))

@@ -1,23 +1,17 @@
 //! Runs a scenario: deals the data, writes the charter, runs the network and its variants, writes what came of it.
 
 use crate::{
-    Data, Deal, Liars, RunError, Scenario, TrainPlan,
+    Deal, InProcess, Liars, RunError, Scenario,
     damage::{Damage, LieSummary},
-    embedded,
-    folder::{self, Folder},
+    folder,
     history::History,
-    network::{self, Plan},
-    places::Places,
     progress::Progress,
     report::Report,
+    stage::{Run, Stage},
     summary::{AblationSummary, Summary},
-    tokenizer,
 };
 use heterotune_protocol::charter::Charter;
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::PathBuf};
 
 /// How a scenario is to be run.
 pub struct Runner<'a> {
@@ -42,53 +36,40 @@ impl Runner<'_> {
     /// # Errors
     /// The first thing that keeps the scenario from running as it should.
     pub fn run(self, scenario: &Scenario) -> Result<Summary, RunError> {
+        self.run_in(scenario, None)
+    }
+
+    /// As [`Runner::run`], with networks run by an `engine` within this process, where there is one.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn run_in(self, scenario: &Scenario, engine: Option<&mut dyn InProcess>) -> Result<Summary, RunError> {
         let Self { binary, out, seed, ablation, lies, progress } = self;
-        if i64::try_from(seed).is_err() {
-            return Err(RunError::Encode { what: "the seed", message: "it must be below 2^63".into() });
-        }
+        check_seed(seed)?;
         let liars = lies.then(|| scenario.liars.as_ref().ok_or_else(|| RunError::NoLiars(scenario.name.clone())));
         let liars = liars.transpose()?;
         let mut progress = Progress::new(progress);
-        let mut taken = Folder::take(&out)?;
-        let scenario = &located(scenario, taken.path())?;
+        let mut stage = Stage::open(scenario, &out, binary, engine)?;
+        let scenario = &stage.scenario.clone();
         let metric = scenario.metric();
-        let readouts = scenario.task.readouts.iter();
-        let vocabularies: Vec<_> =
-            readouts.map(|path| tokenizer::vocabulary(&binary, path)).collect::<Result<_, _>>()?;
-        let data = Data::read(&scenario.data, scenario.task.kind)?;
-        let deal = Deal::draw(scenario, &data, seed)?;
-        // All that can be wrong with the scenario's files is found by now: an earlier run's results may go.
-        taken.empty(&scenario.source)?;
-        let out = taken.path();
-        let dealt = out.join("data");
-        let anchors = deal.write(&data, &dealt)?;
-        let task = scenario.task.charter(&deal.labels, vocabularies);
-        let charter = |scenario: &Scenario, variant| scenario.charter(seed, task.clone(), anchors.clone(), variant);
+        let deal = Deal::draw(scenario, &stage.data, seed)?;
+        stage.empty()?;
+        let out = stage.out();
+        let dealt = stage.write(deal, seed, "data")?;
 
-        let main = charter(scenario, None)?;
+        let main = dealt.charter(scenario, None)?;
         let id = main.id()?;
         progress.line(&format!(
             "{}: {} nodes, seed {seed}, network {}\n",
             scenario.name,
-            deal.shares.len(),
+            dealt.deal.shares.len(),
             id.0.short()
         ));
-        progress.deal(&deal);
-        let network = |scenario: &Scenario,
-                       charter: &Charter,
-                       train: &TrainPlan,
-                       folder: &Path,
-                       alone,
-                       progress: &mut Progress<'_>| {
-            let text = toml::to_string(charter)
-                .map_err(|error| RunError::Encode { what: "the charter", message: error.to_string() })?;
-            folder::write(&folder.join("charter.toml"), text.as_bytes())?;
-            let (binary, data) = (&binary, &dealt);
-            let plan = Plan { binary, scenario, train, seed, data, folder, charter, alone };
-            network::run(&plan, progress)
-        };
+        progress.deal(&dealt.deal);
+        let mut network = |run: Run<'_>, progress: &mut Progress<'_>| stage.run(&run, &dealt, progress);
         let started = progress.seconds();
-        let histories = network(scenario, &main, &scenario.train, out, true, &mut progress)?;
+        let run = Run { scenario, train: &scenario.train, charter: &main, folder: &out, alone: true };
+        let histories = network(run, &mut progress)?;
         let wall_s = progress.seconds() - started;
         let mut summary = Summary::new(scenario, id, wall_s, &histories, &out.join("nodes"))?;
 
@@ -99,8 +80,9 @@ impl Runner<'_> {
                 progress.line(&format!("\nablation {}", variant.name));
                 let folder = out.join("ablation").join(&variant.name);
                 let train = variant.train.as_ref().unwrap_or(&scenario.train);
-                let charter = charter(scenario, Some(variant))?;
-                let histories = network(scenario, &charter, train, &folder, false, &mut progress)?;
+                let charter = &dealt.charter(scenario, Some(variant))?;
+                let run = Run { scenario, train, charter, folder: &folder, alone: false };
+                let histories = network(run, &mut progress)?;
                 AblationSummary::new(&variant.name, metric, &histories)
             };
             summary.ablation.push(of);
@@ -109,16 +91,17 @@ impl Runner<'_> {
         if let Some(liars) = liars {
             let mut run = |name: &str, scenario: &Scenario| {
                 progress.line(&format!("\nlies: {name}"));
-                let charter = charter(scenario, None)?;
+                let charter = dealt.charter(scenario, None)?;
                 let folder = out.join("lies").join(name);
-                let honest = network(scenario, &charter, &scenario.train, &folder, false, &mut progress)?;
+                let run = Run { scenario, train: &scenario.train, charter: &charter, folder: &folder, alone: false };
+                let honest = network(run, &mut progress)?;
                 Ok((charter, honest))
             };
             summary.lies = Some(damage(scenario, liars, &histories, &mut run)?);
         }
 
         folder::write(&out.join("summary.json"), (summary.to_json()? + "\n").as_bytes())?;
-        let report = Report { charter: &main, deal: &deal, histories: &histories, summary: &summary };
+        let report = Report { charter: &main, deal: &dealt.deal, histories: &histories, summary: &summary };
         folder::write(&out.join("report.html"), report.to_html().as_bytes())?;
         progress.line(&format!("\nreport: {}\n", out.join("report.html").display()));
         Ok(summary)
@@ -153,23 +136,10 @@ fn damage(
     Ok(damage)
 }
 
-/// The scenario with each path where it is, once its backbones are there.
-fn located(scenario: &Scenario, out: &Path) -> Result<Scenario, RunError> {
-    let folder = match &scenario.folder {
-        // Nodes may run elsewhere: only absolute paths mean the same to them.
-        Some(folder) => {
-            std::path::absolute(folder).map_err(|source| RunError::Read { path: folder.clone(), source })?
-        }
-        None => {
-            embedded::write(&out.join("inputs"))?;
-            out.join("inputs")
-        }
-    };
-    let scenario = scenario.located(&Places::below(folder))?;
-    for node in &scenario.nodes {
-        if !node.backbone.join("config.json").is_file() {
-            return Err(RunError::Backbone { node: node.name.clone(), path: node.backbone.clone() });
-        }
+/// Refuses a seed that TOML can't hold.
+pub(crate) fn check_seed(seed: u64) -> Result<(), RunError> {
+    match i64::try_from(seed) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(RunError::Encode { what: "the seed", message: "it must be below 2^63".into() }),
     }
-    Ok(scenario)
 }

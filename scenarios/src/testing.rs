@@ -43,6 +43,7 @@ pub(crate) fn deal(nodes: usize) -> Deal {
         shares: (0..nodes).map(share).collect(),
         anchors: vec![],
         test: vec![],
+        validation: vec![],
     }
 }
 

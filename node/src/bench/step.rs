@@ -136,7 +136,7 @@ fn bench(options: &Options, folder: &Path) -> Result<Bench> {
         Inputs::Pixels(pixels) => Inputs::Pixels(pixels.narrow(0, 0, 1)?),
         Inputs::Tokens(texts) => Inputs::Tokens(texts.iter().take(1).cloned().collect()),
     };
-    let sets = Sets { anchors, train: Set { inputs, targets }, test: None, held: None };
+    let sets = Sets { anchors, train: Set { inputs, targets }, test: None, held: None, validation: None };
     let settings = Settings {
         steps: 1,
         batch: options.shape.batch(),

@@ -11,8 +11,7 @@ use anyhow::{Result, bail};
 use heterotune_crypto::NodeId;
 use heterotune_protocol::{
     message::Kind,
-    mixture::Layout,
-    round::{Contribution, Event, Input},
+    round::{Event, Input},
 };
 use serde_json::{Value, json};
 
@@ -121,53 +120,17 @@ impl Node {
     }
 
     pub(super) fn on_report(&mut self, report: Report) -> Result<()> {
+        if let Some(event) = report.event(&self.charter) {
+            self.tell(event)?;
+        }
         match report {
-            Report::Loaded(backbone) => self.tell(json!({
-                "event": "backbone",
-                "model_type": backbone.model_type,
-                "width": backbone.width,
-                "depth": backbone.depth,
-                "parameters": backbone.parameters,
-                "shared_parameters": Layout::new(&self.charter).values(),
-                "samples": backbone.samples,
-                "classes": backbone.classes,
-                "left_out": backbone.left_out,
-                "shares_readout": backbone.shares_readout,
-            })),
-            Report::Alone(alone) => self.tell(json!({
-                "event": "alone",
-                "chosen": alone.chosen,
-                "global": alone.global,
-                "own": alone.own,
-                "best_of": alone.best_of,
-            })),
-            Report::Sample { after, prompt, text } => {
-                let when = if after { "after" } else { "before" };
-                self.tell(json!({"event": "sample", "when": when, "prompt": prompt, "text": text}))
-            }
-            Report::Aligned(fit) => self.tell(json!({"event": "aligned", "fit": fit})),
-            Report::Contribution(contribution, training) => {
-                if let (Contribution::Update { round, .. }, Some((loss, speed))) = (&contribution, training) {
-                    self.tell(json!({"event": "trained", "round": round, "loss": loss, "per_second": speed}))?;
-                }
-                self.contribute(contribution)
-            }
-            Report::Evaluated(round, accuracy) => {
-                self.tell(json!({"event": "evaluated", "round": round, "global": accuracy.global, "own": accuracy.own}))
-            }
-            Report::Judged(judgement) => self.tell(json!({
-                "event": "judged",
-                "round": judgement.round,
-                "accepted": judgement.accepted(),
-                "uses": judgement.uses,
-                "loss": judgement.loss,
-                "best": judgement.best,
-            })),
+            Report::Contribution(contribution, _) => self.contribute(contribution),
             Report::Finished => {
                 self.evaluated = true;
                 Ok(())
             }
             Report::Failed(error) => Err(error),
+            _ => Ok(()),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 use heterotune_crypto::Digest;
 use heterotune_protocol::{charter::Charter, limits};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// Refuses what can't be trained in the memory that there is. On a GPU that is not known.
 fn fits(folder: &Path, options: backbone::Options, work: &Work<'_>) -> Result<(), TrainError> {
@@ -42,6 +42,7 @@ pub struct Learner {
     pub(super) train: Samples,
     pub(super) test: Option<Samples>,
     pub(super) held: Option<Samples>,
+    pub(super) validation: Option<Samples>,
     pub(super) private: Option<Private>,
     anchors: Samples,
     /// What files were like, and how text is read; none where samples did not come from files.
@@ -59,6 +60,8 @@ pub struct Sets {
     pub test: Option<Set>,
     /// What mixtures are judged by.
     pub held: Option<Set>,
+    /// What people who compare settings choose between them by, where that is done.
+    pub validation: Option<Set>,
 }
 
 impl Learner {
@@ -68,25 +71,28 @@ impl Learner {
     /// # Errors
     /// Settings, or a backbone, that can't do the task.
     pub fn new(
-        backbone: Box<dyn Backbone>,
+        backbone: impl Into<Arc<dyn Backbone>>,
         tokenizer: Option<Digest>,
         sets: Sets,
         charter: &Charter,
         settings: Settings,
     ) -> Result<Self, TrainError> {
         settings.check()?;
+        let backbone = backbone.into();
         if settings.checkpoint && !backbone.device().is_cpu() {
             return Err(TrainError::Value("gradient checkpointing is for the CPU only; leave checkpoint out".into()));
         }
         let mut net = Net::new(backbone, tokenizer, charter)?;
         net.trunk.checkpoint = settings.checkpoint;
         let trunk = &net.trunk;
-        let all = [Some(&sets.train), sets.test.as_ref(), sets.held.as_ref()].into_iter().flatten();
+        let others = [&sets.test, &sets.held, &sets.validation].into_iter().flatten();
+        let all = [&sets.train].into_iter().chain(others);
         let place = trunk.place(settings.cache, all.map(|set| &set.inputs).chain([&sets.anchors]));
         let samples = |set: Set| trunk.samples(set, place);
         let anchors = samples(Set { inputs: sets.anchors, targets: Targets::None })?;
         let train = samples(sets.train)?;
-        let (test, held) = (sets.test.map(samples).transpose()?, sets.held.map(samples).transpose()?);
+        let [test, held, validation] = [sets.test, sets.held, sets.validation].map(|set| set.map(samples).transpose());
+        let (test, held, validation) = (test?, held?, validation?);
         Ok(Self {
             net,
             settings,
@@ -94,6 +100,7 @@ impl Learner {
             train,
             test,
             held,
+            validation,
             private: None,
             anchors,
             reports: Vec::new(),
@@ -116,7 +123,22 @@ impl Learner {
         // The weights first; how large a batch will be the data say.
         let one = Settings { batch: 1, ..settings };
         fits(folder, options, &Work { tokens: Some(1), ..Work::new(charter, &one) })?;
-        let backbone = backbone::load(folder, options)?;
+        Self::load_for(backbone::load(folder, options)?.into(), folder, options, data, charter, settings)
+    }
+
+    /// As [`Learner::load`], with a backbone from `folder` that is there already.
+    ///
+    /// # Errors
+    /// As [`Learner::load`].
+    pub fn load_for(
+        backbone: Arc<dyn Backbone>,
+        folder: &Path,
+        options: backbone::Options,
+        data: &Path,
+        charter: &Charter,
+        settings: Settings,
+    ) -> Result<Self, TrainError> {
+        settings.check()?;
         let desk = Desk::open(folder, backbone.as_ref())?;
         let (sets, reports) = load::sets(&desk, data, charter, &settings)?;
         let batch = Settings { batch: settings.batch.min(sets.train.inputs.len()), ..settings };
@@ -124,6 +146,21 @@ impl Learner {
         let mut learner = Self::new(backbone, desk.digest(), sets, charter, settings)?;
         (learner.reports, learner.desk) = (reports, Some(desk));
         Ok(learner)
+    }
+
+    /// Begins anew in another network, with the same backbone and samples. False, and nothing done, where these would not do
+    /// there.
+    ///
+    /// # Errors
+    /// Settings that can't be.
+    pub fn renew(&mut self, charter: &Charter, settings: Settings) -> Result<bool, TrainError> {
+        settings.check()?;
+        let same = |settings: &Settings| (settings.length, settings.pack, settings.cache, settings.checkpoint);
+        if same(&self.settings) != same(&settings) || !self.net.renew(charter)? {
+            return Ok(false);
+        }
+        (self.settings, self.rounds, self.private) = (settings, charter.rounds.total, None);
+        Ok(true)
     }
 
     /// What it works with.

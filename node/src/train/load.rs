@@ -109,7 +109,7 @@ pub(super) fn sets(
     let mut if_there = |name: &str| -> Result<Option<(PathBuf, Set)>, TrainError> {
         data::find(data, name)?.map(|path| Ok((path.clone(), read(&path, false)?))).transpose()
     };
-    let (test, held) = (if_there("test")?, if_there("held")?);
+    let (test, held, validation) = (if_there("test")?, if_there("held")?, if_there("validation")?);
     if let Some((path, held)) = &held
         && held.inputs.len() < HELD_MIN
     {
@@ -117,7 +117,8 @@ pub(super) fn sets(
         let problem = format!("holds {few} samples, too few to judge by; give it {HELD_MIN} or more, or remove it");
         return Err(TrainError::file(path, problem));
     }
-    let sets = Sets { anchors, train, test: test.map(|(_, set)| set), held: held.map(|(_, set)| set) };
+    let set = |of: Option<(PathBuf, Set)>| of.map(|(_, set)| set);
+    let sets = Sets { anchors, train, test: set(test), held: set(held), validation: set(validation) };
     Ok((sets, reports))
 }
 

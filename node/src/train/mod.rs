@@ -231,6 +231,9 @@ pub enum TrainError {
     /// A value that can't be used.
     #[error("{0}")]
     Value(String),
+    /// A loss that is no longer a number.
+    #[error("{0}")]
+    Diverged(String),
     /// The tensor library refused to compute.
     #[error("training could not be computed: {0}")]
     Compute(#[from] candle_core::Error),

@@ -18,6 +18,7 @@ use heterotune_protocol::{
     charter::{self, Charter, Task},
     mixture::Layout,
 };
+use std::sync::Arc;
 
 /// What can go wrong when a net computes.
 type Outcome<T> = std::result::Result<T, TrainError>;
@@ -66,6 +67,15 @@ pub(super) struct Batch<'a> {
     pub(super) prior: &'a Tensor,
 }
 
+/// The gates that a charter gives each slot; none where it has no branches.
+fn gates_of(adapter: &charter::Adapter, device: &Device) -> Outcome<Vec<Tensor>> {
+    if adapter.branches == 0 {
+        return Ok(Vec::new());
+    }
+    let gates = gates(adapter.seed, adapter.slots.into(), adapter.rank.into(), adapter.branches.into())?;
+    Ok(gates.iter().map(|gate| gate.to_device(device)).collect::<Result<_>>()?)
+}
+
 /// A backbone with its slots, and what the charter makes of it.
 pub(super) struct Net {
     pub(super) trunk: Trunk,
@@ -80,7 +90,12 @@ pub(super) struct Net {
 
 impl Net {
     /// A language model whose tokenizer has this digest shares the readout that the charter has for it.
-    pub(super) fn new(backbone: Box<dyn Backbone>, tokenizer: Option<Digest>, charter: &Charter) -> Outcome<Self> {
+    pub(super) fn new(
+        backbone: impl Into<Arc<dyn Backbone>>,
+        tokenizer: Option<Digest>,
+        charter: &Charter,
+    ) -> Outcome<Self> {
+        let backbone = backbone.into();
         let readout = match &charter.task {
             Task::CausalLm { vocabularies } => {
                 if backbone.head() != Head::Vocabulary {
@@ -92,21 +107,25 @@ impl Net {
             _ => Some(0),
         };
         let (adapter, device) = (charter.adapter.clone(), backbone.device().clone());
-        let (slots, rank, branches) = (adapter.slots.into(), adapter.rank.into(), adapter.branches.into());
         Ok(Self {
-            trunk: Trunk::new(backbone, slots, matches!(charter.task, Task::CausalLm { .. })),
-            gates: match branches {
-                0 => Vec::new(),
-                _ => {
-                    let gates = gates(adapter.seed, slots, rank, branches)?;
-                    gates.iter().map(|gate| gate.to_device(&device)).collect::<Result<_>>()?
-                }
-            },
+            trunk: Trunk::new(backbone, adapter.slots.into(), matches!(charter.task, Task::CausalLm { .. })),
+            gates: gates_of(&adapter, &device)?,
             shape: adapter,
             layout: Layout::new(charter),
             task: charter.task.clone(),
             readout,
         })
+    }
+
+    /// Takes what another charter says of the shared parts. False, and nothing done, where its task or its slots differ:
+    /// the backbone is cut by those.
+    pub(super) fn renew(&mut self, charter: &Charter) -> Outcome<bool> {
+        if charter.task != self.task || usize::from(charter.adapter.slots) != self.trunk.slots() {
+            return Ok(false);
+        }
+        self.gates = gates_of(&charter.adapter, self.device())?;
+        (self.shape, self.layout) = (charter.adapter.clone(), Layout::new(charter));
+        Ok(true)
     }
 
     /// The model of the projections as they are.

@@ -119,7 +119,7 @@ impl Learner {
     fn diverged(&self, loss: f32, step: usize, round: u64, rows: &[u32]) -> TrainError {
         let some: Vec<String> = rows.iter().take(8).map(|row| (row + 1).to_string()).collect();
         let more = if rows.len() > some.len() { ", .." } else { "" };
-        TrainError::Value(format!(
+        TrainError::Diverged(format!(
             "the loss of step {step} of round {round} is {loss}, over the training samples {}{more}; a lower rate than {}, or a clip, may help",
             some.join(", "),
             self.settings.rate
@@ -165,8 +165,20 @@ impl Learner {
     /// # Errors
     /// A node that is not aligned yet, or a mixture of another shape.
     pub fn evaluate(&self, mixture: &[Vec<f32>]) -> Result<Option<Score>, TrainError> {
+        self.score_on(self.test.as_ref(), mixture)
+    }
+
+    /// How good it is on the samples by which settings are chosen; none without such.
+    ///
+    /// # Errors
+    /// As [`Learner::evaluate`].
+    pub fn validate(&self, mixture: &[Vec<f32>]) -> Result<Option<Score>, TrainError> {
+        self.score_on(self.validation.as_ref(), mixture)
+    }
+
+    fn score_on(&self, samples: Option<&Samples>, mixture: &[Vec<f32>]) -> Result<Option<Score>, TrainError> {
         let (model, parts) = self.ready(mixture)?;
-        let Some(test) = &self.test else { return Ok(None) };
+        let Some(test) = samples else { return Ok(None) };
         if self.net.foretells() {
             let global = perplexity(&self.net.token_losses(&model, &parts, test)?);
             return Ok(Some(Score { global, own: self.own_perplexity(mixture)?.unwrap_or(global) }));

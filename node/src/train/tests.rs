@@ -279,7 +279,7 @@ fn language_model(readout: bool) -> Option<(Learner, Vec<Vec<f32>>)> {
         Set { inputs: Inputs::Tokens(texts), targets: Targets::Next(counted) }
     };
     let anchors = set(0..16).inputs;
-    let sets = Sets { anchors, train: set(20..44), test: Some(set(50..60)), held: Some(set(60..70)) };
+    let sets = Sets { anchors, train: set(20..44), test: Some(set(50..60)), held: Some(set(60..70)), validation: None };
     let settings = Settings {
         steps: 3,
         batch: 4,

@@ -29,9 +29,9 @@ pub(super) struct Trunk {
 }
 
 impl Trunk {
-    pub(super) fn new(backbone: Box<dyn Backbone>, slots: usize, foretells: bool) -> Self {
+    pub(super) fn new(backbone: Arc<dyn Backbone>, slots: usize, foretells: bool) -> Self {
         let positions = dema::positions(backbone.depth(), slots);
-        Self { backbone: backbone.into(), positions, norm: LayerNorm::plain(), foretells, checkpoint: false }
+        Self { backbone, positions, norm: LayerNorm::plain(), foretells, checkpoint: false }
     }
 
     /// How many slots there are.

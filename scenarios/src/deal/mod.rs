@@ -16,6 +16,16 @@ use std::path::Path;
 /// The values of a node's column that are listed; of more, the number is said.
 const VALUES_SHOWN: usize = 12;
 
+/// Rows that settings are chosen by, at most, where the scenario does not say how many.
+const VALIDATION_MOST: usize = 200;
+
+/// Rows that no single node gets.
+struct Rest {
+    anchors: Vec<usize>,
+    test: Vec<usize>,
+    validation: Vec<usize>,
+}
+
 /// Rows, dealt.
 #[derive(Clone, Debug)]
 pub struct Deal {
@@ -29,6 +39,8 @@ pub struct Deal {
     pub anchors: Vec<usize>,
     /// The common test set's rows.
     pub test: Vec<usize>,
+    /// Rows that settings are chosen by.
+    pub validation: Vec<usize>,
 }
 
 /// What one node got.
@@ -91,7 +103,8 @@ impl Deal {
     /// Too little data, or no deal that meets the conditions.
     pub fn draw(scenario: &Scenario, data: &Data, seed: u64) -> Result<Self, RunError> {
         let plan = &scenario.data;
-        let Pool { labelled, anchors, test } = Pool::new(plan, data)?;
+        let Pool { labelled, anchors, test, validation } = Pool::new(plan, data)?;
+        let rest = Rest { anchors, test, validation };
         let names: Vec<&str> = scenario.nodes.iter().map(|node| node.name.as_str()).collect();
         let nodes = names.len();
         let needed = plan.labelled_per_node.unwrap_or(1).saturating_add(plan.held_per_node).saturating_mul(nodes);
@@ -112,7 +125,7 @@ impl Deal {
                 let how = format!(
                     "draw {draw} (first with {min_per_class} or more of every class and {fewest} to {most} classes a node)"
                 );
-                return Ok(Self::new(how, shares, anchors, test, data));
+                return Ok(Self::new(how, shares, rest, data));
             }
             Partition::Iid => ("dealt at random".into(), parts::iid(labelled, nodes, rng)),
             Partition::Shards { per_node } => (
@@ -128,24 +141,54 @@ impl Deal {
             Share::of(name, part, plan, data)
         };
         let shares = names.iter().zip(parts).map(share).collect::<Result<_, _>>()?;
-        Ok(Self::new(how, shares, anchors, test, data))
+        Ok(Self::new(how, shares, rest, data))
     }
 
-    fn new(how: String, mut shares: Vec<Share>, anchors: Vec<usize>, test: Vec<usize>, data: &Data) -> Self {
+    /// The same deal, but that each node trains on the rows of all.
+    pub(crate) fn pooled(&self) -> Self {
+        let mut pooled = self.clone();
+        let rows: Vec<usize> = self.shares.iter().flat_map(|share| &share.rows).copied().collect();
+        let bytes = self.shares.iter().map(|share| share.bytes).sum();
+        let classes =
+            (0..self.labels.len()).map(|class| self.shares.iter().filter_map(|share| share.per_class.get(class)).sum());
+        let per_class: Vec<usize> = classes.collect();
+        for share in &mut pooled.shares {
+            (share.rows, share.bytes, share.per_class) = (rows.clone(), bytes, per_class.clone());
+        }
+        pooled
+    }
+
+    /// How many rows can be set aside by which settings are chosen, where the scenario does not say it: as many as the nodes
+    /// leave half of, at most [`VALIDATION_MOST`].
+    ///
+    /// # Errors
+    /// As [`Deal::draw`].
+    pub(crate) fn spare(scenario: &Scenario, data: &Data) -> Result<usize, RunError> {
+        let plan = &scenario.data;
+        let rows = Pool::new(plan, data)?.labelled.len();
+        let spare = match plan.labelled_per_node {
+            Some(each) => rows.saturating_sub((each + plan.held_per_node) * scenario.nodes.len()) / 2,
+            None => rows / 10,
+        };
+        Ok(spare.min(VALIDATION_MOST))
+    }
+
+    fn new(how: String, mut shares: Vec<Share>, rest: Rest, data: &Data) -> Self {
+        let Rest { anchors, test, validation } = rest;
         for share in &mut shares {
             share.bytes = share.rows.iter().filter_map(|row| data.rows.get(*row)).map(|row| row.bytes.len()).sum();
         }
-        Self { labels: data.labels.clone(), how, shares, anchors, test }
+        Self { labels: data.labels.clone(), how, shares, anchors, test, validation }
     }
 
-    /// Writes `NAME/{train,anchors,test}` in the data's format, and `held` where something is held out, below `folder`
+    /// Writes `NAME/{train,anchors,test}` in the data's format, and `held` and `validation` where there are such rows, below `folder`
     /// for every node, and says which anchors these are.
     ///
     /// # Errors
     /// A file that can't be written.
     pub fn write(&self, data: &Data, folder: &Path) -> Result<Anchors, RunError> {
         let anchors = data.unlabelled_file(&self.anchors);
-        let test = data.file(&self.test);
+        let (test, validation) = (data.file(&self.test), data.file(&self.validation));
         for share in &self.shares {
             let write = |name: &str, bytes: &[u8]| {
                 folder::write(&folder.join(&share.name).join(format!("{name}.{}", data.extension())), bytes)
@@ -156,6 +199,9 @@ impl Deal {
             }
             write("anchors", &anchors)?;
             write("test", &test)?;
+            if !self.validation.is_empty() {
+                write("validation", &validation)?;
+            }
         }
         let count = u16::try_from(self.anchors.len()).unwrap_or(u16::MAX);
         Ok(Anchors { digest: Anchors::digest_of(&anchors), count })

@@ -11,6 +11,8 @@ pub(super) struct Pool {
     pub(super) anchors: Vec<usize>,
     /// The common test set.
     pub(super) test: Vec<usize>,
+    /// What settings are chosen by.
+    pub(super) validation: Vec<usize>,
 }
 
 impl Pool {
@@ -43,7 +45,14 @@ impl Pool {
                 anchors
             }
         };
-        Ok(Self { labelled: order, anchors, test })
+        let (wanted, rows) = (plan.validation_rows(), order.len());
+        if wanted > 0 && wanted >= rows {
+            return Err(RunError::Deal(format!(
+                "data.validation is {wanted}, and there are {rows} rows to learn from"
+            )));
+        }
+        let validation = order.split_off(rows.saturating_sub(wanted));
+        Ok(Self { labelled: order, anchors, test, validation })
     }
 }
 

@@ -37,6 +37,8 @@ pub struct DataPlan {
     pub anchors: Option<u16>,
     /// Where these come from, if not from the training rows.
     pub anchors_file: Option<PathBuf>,
+    /// How many rows nobody learns from, so that settings can be chosen by them: the last but the anchors.
+    pub validation: Option<usize>,
     /// How many labelled rows a node gets.
     pub labelled_per_node: Option<usize>,
     /// How many more it gets that it does not train on, but judges mixtures by.
@@ -95,6 +97,11 @@ impl DataPlan {
     /// The share of a plain text that is the common test, where it has no file of its own.
     pub fn test_share(&self) -> f64 {
         self.test_share.unwrap_or(TEST_SHARE)
+    }
+
+    /// How many rows nobody learns from.
+    pub(crate) fn validation_rows(&self) -> usize {
+        self.validation.unwrap_or(0)
     }
 
     /// The column that rows are dealt by, if they are.
@@ -200,6 +207,7 @@ impl DataPlan {
 
     fn check_counts(&self, kind: TaskKind) -> Result<(), Wrong> {
         must(self.test_rows != Some(0), "test_rows", "must be at least 1")?;
+        must(self.validation != Some(0), "validation", "must be at least 1")?;
         must(self.labelled_per_node != Some(0), "labelled_per_node", "must be at least 1")?;
         must(
             kind.has_labels() || self.held_per_node > 0,

@@ -15,9 +15,9 @@ use std::{
 /// Products that are remembered; one holds the standing of each contributor and the evidence on each member.
 const PRODUCTS_MAX: usize = 1_024;
 
-/// The products of a world, by what they were computed from.
+/// The products of a network's computations, by what they were computed from.
 #[derive(Default)]
-pub(super) struct Folds {
+pub struct Folds {
     known: Mutex<Known>,
 }
 
@@ -29,7 +29,7 @@ struct Known {
 
 impl Folds {
     /// Runs a job, or remembers what it came to.
-    pub(super) fn run(&self, job: Job) -> Product {
+    pub fn run(&self, job: Job) -> Product {
         match job {
             // Round by round: nodes that fold again share what did not change.
             Job::Fold(context, mut state, rounds) => {

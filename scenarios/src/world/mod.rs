@@ -33,12 +33,12 @@ mod tally;
 mod tests;
 mod trainer;
 
+pub use folds::Folds;
 pub use liars::{KINDS, Kind};
 pub use options::{Delay, Lie, Options, Partition, WorldError};
 pub use seeds::simulate_seeds;
 pub use tally::{Percentiles, Report, Traffic};
 
-use folds::Folds;
 use heterotune_crypto::{Identity, NodeId};
 use heterotune_protocol::{memo::Memo, message::Context, round::Now, seal::faults};
 use liars::Liar;
