@@ -1,7 +1,7 @@
 //! One slot's adapter: frozen private projections around trained shared branches.
 
 use super::Projection;
-use crate::ops::{LayerNorm, Linear, gelu, softmax};
+use crate::ops::{LayerNorm, Linear, enter, gelu, leave, softmax};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -52,7 +52,8 @@ impl Adapter {
     /// Tensors that do not fit the adapter.
     pub fn forward(&self, hidden: &Tensor, branches: &Tensor) -> Result<Tensor> {
         let (count, rank, _) = branches.dims3()?;
-        let code = self.encoder.forward(&self.norm.forward(&hidden.to_dtype(DType::F32)?)?)?;
+        let wide = hidden.to_dtype(DType::F32)?;
+        let code = enter(&self.norm, &self.encoder, &wide)?;
         let gate = softmax(&self.gate.forward(&code)?)?;
         let (inputs, tokens, _) = code.dims3()?;
         let rows = inputs * tokens;
@@ -60,7 +61,7 @@ impl Adapter {
         let active = gelu(&code)?.reshape((rows, 1, rank))?;
         let mixed = gate.reshape((rows, count, 1))?.broadcast_mul(&active)?.reshape((rows, count * rank))?;
         let step = mixed.matmul(&branches.reshape((count * rank, rank))?)?.reshape((inputs, tokens, rank))?;
-        hidden + self.decoder.forward(&step)?.to_dtype(hidden.dtype())?
+        leave(&wide, &self.decoder, &step)?.to_dtype(hidden.dtype())
     }
 }
 

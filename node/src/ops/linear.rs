@@ -191,6 +191,23 @@ impl Map<'_> {
         })
     }
 
+    /// Adds what rows `[rows, in]` map to to rows `[rows, out]`.
+    pub(super) fn add(self, x: &[f32], y: &mut [f32]) -> Result<()> {
+        let (outputs, inputs) = self.0.dims();
+        let x = View::new(x, y.len() / outputs.max(1), inputs);
+        self.panels(|first, panel, count| {
+            let panel = View::new(panel, count, inputs).t();
+            multiply((y.get_mut(first..).unwrap_or_default(), outputs), Into::Add, x, panel, true)
+        })?;
+        match &self.0.bias {
+            Some(bias) => with_values(bias, |bias| {
+                y.chunks_exact_mut(outputs.max(1)).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+                Ok(())
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// The gradient of `[rows, in]` from that of `[rows, out]`, into `dx`: in place of what is there, or added to it.
     pub(super) fn apply_back(self, gradient: &[f32], dx: &mut [f32], add: bool) -> Result<()> {
         let (outputs, inputs) = self.0.dims();

@@ -202,7 +202,9 @@ impl Shape {
             false => values(inside)?.checked_mul(above)?,
         };
         let (rank, branches) = (u64::from(adapter.rank), u64::from(adapter.branches));
-        let an_adapter = values((3 * width).checked_add(6 * rank)?.checked_add(3 * rank * branches)?)?;
+        // Projections that are trained keep what goes into them.
+        let wide = if work.foretells { 3 * width } else { width };
+        let an_adapter = values(wide.checked_add(6 * rank)?.checked_add(3 * rank * branches)?)?;
         let readout = match work.foretells {
             true => values(4 * width.checked_add(u64::from(adapter.readout_rank))?)?.checked_add(LOGITS)?,
             false => values(width)?,
