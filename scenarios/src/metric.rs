@@ -78,16 +78,26 @@ impl Metric {
         }
     }
 
-    /// What the scores in a table are.
-    pub(crate) fn explanation(self) -> &'static str {
+    /// What the two scores of a node are.
+    pub(crate) fn scores(self) -> &'static str {
         match self {
             Self::Accuracy => {
                 "global: accuracy on the common test set; own: the same, weighted by the classes that the node has seen."
             }
             Self::Perplexity => {
                 "global: perplexity on the common test set; own: on the rows that the node has held out. Less is better; means \
-                 are geometric.\nIn the network, both are those of the round with the node's smallest own: each node stops \
-                 early, by the rows that it has held out."
+                 are geometric."
+            }
+        }
+    }
+
+    /// Of which round those in a network are, where that needs saying.
+    pub(crate) fn stopping(self) -> &'static str {
+        match self {
+            Self::Accuracy => "",
+            Self::Perplexity => {
+                "\nIn the network, both are those of the round with the node's smallest own: each node stops early, by the \
+                 rows that it has held out."
             }
         }
     }

@@ -111,7 +111,8 @@ pub(crate) fn mean_cells(summary: &Summary) -> Vec<String> {
 
 /// What the numbers are, as sentences.
 pub(crate) fn explanation(metric: Metric) -> String {
-    format!("{}\ngain: global, in the network against alone, in {}.", metric.explanation(), metric.gain_unit())
+    let (scores, stopping) = (metric.scores(), metric.stopping());
+    format!("{scores}{stopping}\ngain: global, in the network against alone, in {}.", metric.gain_unit())
 }
 
 /// A sample on one line.

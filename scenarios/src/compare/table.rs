@@ -72,9 +72,12 @@ pub(super) fn explanation(study: &Study) -> String {
         study.nodes,
         study.seeds.first().copied().unwrap_or(0),
         study.seeds.last().copied().unwrap_or(0),
-        metric.explanation(),
+        metric.scores(),
         study.reference,
     );
+    if study.validation_rows.is_none() {
+        text.push_str(metric.stopping());
+    }
     if let Some(rows) = study.validation_rows {
         text.push_str(&format!(
             "\nFor each method, setting and round are those with the best mean score over all nodes and seeds on {rows} rows that \
