@@ -42,3 +42,4 @@ pub mod status;
 pub mod store;
 pub mod train;
 pub mod trainer;
+mod usage;

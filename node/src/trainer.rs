@@ -3,10 +3,12 @@
 
 use crate::{
     acceptance::{Acceptance, Judgement},
+    dema::le_bytes,
     store::write_atomically,
-    train::{Alone, Description, Learner, Score, Snapshot},
+    train::{Alone, Description, Learner, Score, Snapshot, drawn},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use heterotune_crypto::NodeId;
 use heterotune_protocol::{
     charter::Charter,
     codec,
@@ -20,9 +22,9 @@ use safetensors::{
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
     time::Instant,
 };
 use tokio::sync::mpsc::Sender;
@@ -128,7 +130,7 @@ impl Queue {
 }
 
 impl Trainer {
-    /// Starts the thread: `load` makes the learner on it.
+    /// Starts the thread: `load` makes the learner on it. An `idle` node draws updates by its id instead of training.
     ///
     /// # Errors
     /// A system without room for a thread.
@@ -136,6 +138,7 @@ impl Trainer {
         charter: Charter,
         private: PathBuf,
         with_alone: bool,
+        idle: Option<NodeId>,
         reports: Sender<Report>,
         load: impl FnOnce() -> Result<Learner> + Send + 'static,
     ) -> Result<Self> {
@@ -148,10 +151,12 @@ impl Trainer {
                     learner,
                     charter,
                     private,
+                    idle,
                     reports: reports.clone(),
                     reference: String::new(),
                     residual: Residual::default(),
                     acceptance: None,
+                    keeping: None,
                 };
                 thread.report(Report::Loaded(thread.learner.description()))?;
                 thread.sample(None)?;
@@ -198,12 +203,16 @@ struct Thread {
     learner: Learner,
     charter: Charter,
     private: PathBuf,
+    /// Who draws its updates.
+    idle: Option<NodeId>,
     reports: Sender<Report>,
     /// The digest of the reference that the projections are fitted to.
     reference: String,
     residual: Residual,
     /// Where there are held-out samples.
     acceptance: Option<Acceptance>,
+    /// The thread that writes what the node knew before the round.
+    keeping: Option<JoinHandle<Result<()>>>,
 }
 
 impl Thread {
@@ -237,6 +246,7 @@ impl Thread {
             }
             Work::Finish { round, mixture } => {
                 self.evaluate(round, &mixture)?;
+                self.kept()?;
                 self.sample(Some(&mixture))?;
                 self.report(Report::Finished)
             }
@@ -254,25 +264,39 @@ impl Thread {
     fn evaluate(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
         let made_by = round.saturating_sub(1);
         self.keep(made_by, mixture)?;
-        if let Some(accuracy) = self.learner.evaluate(mixture)? {
+        if self.idle.is_some() {
+            return self.report(Report::Evaluated(made_by, Score::default()));
+        }
+        let (accuracy, losses) = (self.learner.evaluate(mixture)?, self.learner.held_losses(mixture)?);
+        if accuracy.is_some() || losses.is_some() {
+            // What is told of can be used.
+            self.kept()?;
+        }
+        if let Some(accuracy) = accuracy {
             self.report(Report::Evaluated(made_by, accuracy))?;
         }
-        if let (Some(acceptance), Some(losses)) = (&mut self.acceptance, self.learner.held_losses(mixture)?) {
+        if let (Some(acceptance), Some(losses)) = (&mut self.acceptance, losses) {
             let judgement = acceptance.judge(made_by, mixture, losses)?;
             self.report(Report::Judged(judgement))?;
         }
         Ok(())
     }
 
-    /// Keeps what the node knows after a round; what it knew long ago goes.
-    fn keep(&self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
-        let state = self.private.parent().context("the private file is in no folder")?;
+    /// Begins to keep what the node knows after a round. Nothing of the next is said before it is kept.
+    fn keep(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
+        self.kept()?;
+        let state = self.private.parent().context("the private file is in no folder")?.to_path_buf();
         let used = self.acceptance.as_ref().and_then(Acceptance::uses);
-        let old = Snapshot::make_room(state, used).with_context(|| format!("cannot write to {}", state.display()))?;
         let snapshot = Snapshot { round, mixture: mixture.to_vec(), private: self.learner.save()? };
-        write_atomically(&Snapshot::path(state, round), &snapshot.encode()?, true)?;
-        old.iter().for_each(|path| drop(fs::remove_file(path)));
+        let write = move || write_snapshot(&state, used, &snapshot);
+        self.keeping = Some(thread::Builder::new().name("snapshot".into()).spawn(write)?);
         Ok(())
+    }
+
+    /// Waits until that is done.
+    fn kept(&mut self) -> Result<()> {
+        let thread = self.keeping.take();
+        thread.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(anyhow!("keeping a round has failed"))))
     }
 
     /// Projections are fitted once and kept: a fit on another machine would differ in its last bits.
@@ -348,7 +372,10 @@ impl Thread {
             self.residual.round = round;
         }
         let started = Instant::now();
-        let trained = self.learner.train(round, mixture)?;
+        let trained = match &self.idle {
+            Some(node) => drawn(node, round, mixture),
+            None => self.learner.train(round, mixture)?,
+        };
         let seconds = started.elapsed().as_secs_f64();
         let (groups, after) = trained
             .delta
@@ -370,19 +397,27 @@ impl Thread {
             bail!("training diverged in round {round} (the loss is {}); lower --rate", trained.loss);
         }
         self.save()?;
+        self.kept()?;
         let speed = trained.seen.1 as f64 / seconds.max(1e-9);
         self.report(Report::Contribution(Contribution::Update { round, groups }, Some((trained.loss, speed))))
     }
 }
 
+/// Writes what a node knew after a round; what it knew long ago goes.
+fn write_snapshot(state: &Path, used: Option<u64>, snapshot: &Snapshot) -> Result<()> {
+    let old = Snapshot::make_room(state, used).with_context(|| format!("cannot write to {}", state.display()))?;
+    write_atomically(&Snapshot::path(state, snapshot.round), &snapshot.encode()?, true)?;
+    old.iter().for_each(|path| drop(fs::remove_file(path)));
+    Ok(())
+}
+
 impl Residual {
     fn bytes(&self) -> BTreeMap<String, Vec<u8>> {
         let named = |name: &'static str, groups: &[Vec<f32>]| {
-            let bytes = |group: &Vec<f32>| group.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
             groups
                 .iter()
                 .enumerate()
-                .map(|(at, group)| (format!("residual.{name}.{at}"), bytes(group)))
+                .map(|(at, group)| (format!("residual.{name}.{at}"), le_bytes(group)))
                 .collect::<Vec<_>>()
         };
         named("before", &self.before).into_iter().chain(named("after", &self.after)).collect()

@@ -8,6 +8,7 @@
 mod alone;
 mod checkpoint;
 pub mod export;
+mod idle;
 mod learner;
 mod load;
 mod model;
@@ -21,6 +22,7 @@ mod score;
 mod snapshot;
 mod trunk;
 
+pub(crate) use idle::drawn;
 pub use learner::{Learner, Sets};
 pub use predict::Predictor;
 pub use snapshot::Snapshot;
