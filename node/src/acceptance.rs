@@ -1,7 +1,7 @@
 //! Which of the network's mixtures a node uses for itself: the newest, unless its own held-out samples say that an
 //! earlier one is better. Nothing that is shared depends on that.
 
-use crate::store::write_atomically;
+use crate::{dema::le_bytes, store::write_atomically};
 use anyhow::{Context as _, Result};
 use safetensors::{
     SafeTensors,
@@ -138,8 +138,7 @@ fn read(bytes: &[u8]) -> Result<Saved> {
 }
 
 fn write(path: &Path, reference: &str, round: u64, mixture: &[Vec<f32>], best: &[f64]) -> Result<()> {
-    let group = |group: &Vec<f32>| group.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-    let groups: Vec<Vec<u8>> = mixture.iter().map(group).collect();
+    let groups: Vec<Vec<u8>> = mixture.iter().map(|group| le_bytes(group)).collect();
     let best: Vec<u8> = best.iter().flat_map(|loss| loss.to_le_bytes()).collect();
     let mut views = vec![("best".to_string(), TensorView::new(Dtype::F64, vec![best.len() / 8], &best)?)];
     for (at, bytes) in groups.iter().enumerate() {

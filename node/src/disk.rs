@@ -51,6 +51,30 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// Does all of this, with one write for all the records in it.
+    fn work(&mut self, jobs: Vec<Job>, log: &mut EventLog) -> Result<Vec<Done>> {
+        let (mut records, mut kept, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
+        for job in jobs {
+            match job {
+                Job::Keep(more, outputs) => {
+                    records.extend(more);
+                    kept.push(Done::Kept(outputs));
+                }
+                Job::Tell(event) => log.tell(&event)?,
+                Job::Show(status) => drop(status.write(self.store.folder())),
+                Job::Flush(sender) => flushed.push(sender),
+            }
+        }
+        // Without records an output has only kept its place in the queue.
+        if !records.is_empty() {
+            self.keep(&records)?;
+        }
+        flushed.iter().for_each(|sender| {
+            let _ = sender.send(());
+        });
+        Ok(kept)
+    }
+
     fn keep(&mut self, records: &[Record]) -> Result<()> {
         self.writes += 1;
         let dies = |after| self.crash.is_some_and(|crash| crash == Crash { write: self.writes, after });
@@ -76,20 +100,21 @@ pub struct Sorted {
     pub later: Vec<Output>,
 }
 
-/// Sorts outputs. What follows something to keep waits for it; and while anything is on its way to the disk
-/// (`is_writing`), nothing that could contain it leaves this node.
+/// Sorts outputs. What this node says after something to keep, or while anything is on its way to the disk
+/// (`is_writing`), waits for that, as it may follow from it; work and questions bind it to nothing. Others' messages are
+/// passed on once they are kept: by then many peers have said that they have them, which saves every third copy.
 pub fn sort(outputs: Vec<Output>, is_writing: bool) -> Sorted {
     let mut sorted = Sorted::default();
     for output in outputs {
         let speaks = matches!(output, Output::Publish(_) | Output::Answer { .. });
+        let passes_on = matches!(output, Output::Judge { .. });
         match output {
             Output::Keep(message) => sorted.records.push(Record::Message(message)),
             Output::KeepPiece(piece) => sorted.records.push(Record::Piece(piece)),
             Output::Checkpoint(checkpoint) => sorted.records.push(Record::Checkpoint(checkpoint)),
             Output::Seal { seal, forget_before } => sorted.records.push(Record::Seal(seal, forget_before)),
-            // The log may run ahead of the disk.
-            Output::Tell(_) => sorted.now.push(output),
-            _ if !sorted.records.is_empty() || (speaks && is_writing) => sorted.later.push(output),
+            _ if speaks && is_writing => sorted.later.push(output),
+            _ if (speaks || passes_on) && !sorted.records.is_empty() => sorted.later.push(output),
             _ => sorted.now.push(output),
         }
     }
@@ -118,28 +143,14 @@ impl Disk {
     pub fn start(store: Store, mut log: EventLog, done: Sender<Done>, crash: Option<Crash>) -> Result<Self> {
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         let mut keeper = Keeper { store, crash, writes: 0 };
+        // Who is to die at a write has each record in a write of its own.
+        let at_once = if crash.is_some() { 1 } else { QUEUE };
         thread::Builder::new().name("disk".into()).spawn(move || {
-            for job in queue {
-                let result = match job {
-                    // Without records it only keeps its place in the queue.
-                    Job::Keep(records, outputs) if records.is_empty() => Ok(Some(outputs)),
-                    Job::Keep(records, outputs) => keeper.keep(&records).map(|()| Some(outputs)),
-                    Job::Tell(event) => log.tell(&event).map(|()| None),
-                    Job::Show(status) => {
-                        let _ = status.write(keeper.store.folder());
-                        Ok(None)
-                    }
-                    Job::Flush(flushed) => {
-                        let _ = flushed.send(());
-                        Ok(None)
-                    }
-                };
-                let said = match result {
-                    Ok(None) => continue,
-                    Ok(Some(outputs)) => Done::Kept(outputs),
-                    Err(error) => Done::Failed(error),
-                };
-                if done.blocking_send(said).is_err() {
+            while let Ok(first) = queue.recv() {
+                // What has come while the disk was busy is written together: syncing is what takes time.
+                let jobs: Vec<Job> = std::iter::once(first).chain(queue.try_iter()).take(at_once).collect();
+                let said = keeper.work(jobs, &mut log).unwrap_or_else(|error| vec![Done::Failed(error)]);
+                if said.into_iter().any(|said| done.blocking_send(said).is_err()) {
                     return;
                 }
             }
@@ -212,6 +223,7 @@ mod tests {
         charter::{Anchors, Charter, Task},
         codec::{Group, Mantissas},
         message::{Content, Context, Message, Step},
+        round::Work,
         verdict::Verdict,
     };
     use std::sync::Arc;
@@ -242,14 +254,43 @@ mod tests {
             };
             outputs.iter().map(name).collect()
         };
-        let outputs = || vec![judge(1), Output::Keep(message()), Output::Publish(message()), judge(2)];
-        let Sorted { now, records, later } = sort(outputs(), false);
-        assert_eq!((names(&now), records.len(), names(&later)), (vec!["first"], 1, vec!["publish", "second"]));
+        let work = Output::Train(Work::Statistics);
+        let outputs = vec![judge(1), Output::Keep(message()), Output::Publish(message()), judge(2), work];
+        let Sorted { now, records, later } = sort(outputs, false);
+        assert_eq!((names(&now), records.len(), names(&later)), (vec!["first", "other"], 1, vec!["publish", "second"]));
         // What is said now may follow from what is on its way to the disk; a judgement does not.
         let speak = || vec![Output::Publish(message()), judge(1)];
         let Sorted { now, records, later } = sort(speak(), true);
         assert_eq!((names(&now), records.len(), names(&later)), (vec!["first"], 0, vec!["publish"]));
         assert_eq!(names(&sort(speak(), false).now), ["publish", "first"]);
+    }
+
+    /// What waits for the disk together is written together, and nothing is said of it before.
+    #[test]
+    fn what_has_come_meanwhile_is_one_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = EventLog::open(folder.path(), u64::MAX).unwrap();
+        let keep = |ticket| {
+            let outputs = vec![Output::Judge { ticket, verdict: Verdict::Accept }];
+            Job::Keep(vec![Record::Message(message())], outputs)
+        };
+        let said = |done: &[Done]| -> Vec<u64> {
+            let outputs = done.iter().flat_map(|done| match done {
+                Done::Kept(outputs) => outputs.iter(),
+                Done::Failed(error) => panic!("{error}"),
+            });
+            outputs.map(|output| if let Output::Judge { ticket, .. } = output { *ticket } else { 0 }).collect()
+        };
+        let mut keeper = Keeper { store: Store::open(folder.path()).unwrap(), crash: None, writes: 0 };
+        let (flushed, wait) = mpsc::sync_channel(1);
+        let jobs = vec![keep(1), Job::Tell(serde_json::json!({"event": "left"})), keep(2), Job::Flush(flushed)];
+        let done = keeper.work(jobs, &mut log).unwrap();
+        assert_eq!((said(&done), keeper.writes), (vec![1, 2], 1));
+        wait.try_recv().unwrap();
+        assert_eq!(keeper.store.load().unwrap().messages, [message().bytes.clone()]);
+        // What has nothing to keep waits for those before it, and writes nothing.
+        let place = Job::Keep(vec![], vec![Output::Judge { ticket: 3, verdict: Verdict::Accept }]);
+        assert_eq!((said(&keeper.work(vec![place], &mut log).unwrap()), keeper.writes), (vec![3], 1));
     }
 
     #[test]

@@ -44,3 +44,4 @@ pub mod status;
 pub mod store;
 pub mod train;
 pub mod trainer;
+mod usage;

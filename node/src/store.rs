@@ -254,16 +254,16 @@ impl Store {
                     Record::Seal(seal, forget_before) => {
                         let sealed = seal.step.height();
                         seals.insert(sealed, wire::encode(&**seal, limits::SEAL_BYTES_MAX)?.as_slice())?;
+                        // Of the step only what the seal names, and of rounds before the first that is needed nothing.
                         let named = |id: &[u8]| seal.ids.iter().any(|sealed| sealed.as_bytes() == id);
-                        let first = Step::Round(*forget_before).height();
-                        let is_kept = |height, id: &[u8]| {
-                            let kept = height < GENESIS || height >= first;
-                            kept && (height != sealed || named(id))
-                        };
-                        messages.retain(|(height, id), _| is_kept(height, id))?;
-                        bodies.retain(|(height, id), _| is_kept(height, id))?;
-                        pieces.retain(|(height, ..), _| height > sealed)?;
-                        checkpoints.retain(|round, _| round > seal.step.round())?;
+                        let first = Step::Round(*forget_before).height().max(GENESIS);
+                        for table in [&mut messages, &mut bodies] {
+                            table.retain_in(first_of(GENESIS)..first_of(first), |_, _| false)?;
+                            let step = first_of(sealed)..first_of(sealed + 1);
+                            table.retain_in(step, |(_, id), _| named(id))?;
+                        }
+                        pieces.retain_in(..(sealed + 1, [].as_slice(), 0), |_, _| false)?;
+                        checkpoints.retain_in(..=seal.step.round(), |_, _| false)?;
                     }
                 }
             }
@@ -275,6 +275,11 @@ impl Store {
 
 /// The heights below this are genesis, which is kept for ever.
 const GENESIS: u64 = 2;
+
+/// The first key of this height that there can be in tables of messages.
+fn first_of(height: u64) -> (u64, &'static [u8]) {
+    (height, &[])
+}
 
 /// Makes an empty ledger where there is none: whole or not at all, as a node killed meanwhile must start again.
 fn found_ledger(folder: &Path, path: &Path) -> Result<()> {

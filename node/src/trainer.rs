@@ -7,10 +7,12 @@ mod report;
 
 use crate::{
     acceptance::{Acceptance, Judgement},
+    dema::le_bytes,
     store::write_atomically,
-    train::{Alone, Description, Learner, Score, Snapshot, TrainError},
+    train::{Alone, Description, Learner, Score, Snapshot, TrainError, drawn},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use heterotune_crypto::NodeId;
 use heterotune_protocol::{
     charter::Charter,
     codec,
@@ -26,7 +28,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
     time::Instant,
 };
 use tokio::sync::mpsc::Sender;
@@ -138,7 +140,7 @@ pub(crate) fn add(waiting: &mut VecDeque<Work>, work: Work) {
 }
 
 impl Trainer {
-    /// Starts the thread: `load` makes the learner on it.
+    /// Starts the thread: `load` makes the learner on it. An `idle` node draws updates by its id instead of training.
     ///
     /// # Errors
     /// A system without room for a thread.
@@ -146,6 +148,7 @@ impl Trainer {
         charter: Charter,
         private: PathBuf,
         with_alone: bool,
+        idle: Option<NodeId>,
         reports: Sender<Report>,
         load: impl FnOnce() -> Result<Learner> + Send + 'static,
     ) -> Result<Self> {
@@ -156,6 +159,7 @@ impl Trainer {
                 let sink = reports.clone();
                 let report = move |report| sink.blocking_send(report).ok().context("the node has stopped");
                 let mut worker = Worker::new(load()?, charter, Some(private), Box::new(report));
+                worker.idle = idle;
                 worker.begin(with_alone)?;
                 while let Some(work) = waiting.next() {
                     worker.work(work)?;
@@ -201,19 +205,23 @@ pub(crate) struct Worker {
     charter: Charter,
     /// The file of what is private; none where nothing is to outlive the process.
     private: Option<PathBuf>,
+    /// Who draws its updates.
+    idle: Option<NodeId>,
     reports: Reports,
     /// The digest of the reference that the projections are fitted to.
     reference: String,
     residual: Residual,
     /// Where there are held-out samples.
     acceptance: Option<Acceptance>,
+    /// The thread that writes what the node knew before the round.
+    keeping: Option<JoinHandle<Result<()>>>,
 }
 
 impl Worker {
     /// A worker that has done nothing yet.
     pub(crate) fn new(learner: Learner, charter: Charter, private: Option<PathBuf>, reports: Reports) -> Self {
-        let (reference, residual, acceptance) = Default::default();
-        Self { learner, charter, private, reports, reference, residual, acceptance }
+        let (idle, reference, residual, acceptance, keeping) = Default::default();
+        Self { learner, charter, private, idle, reports, reference, residual, acceptance, keeping }
     }
 
     /// The learner, for other work.
@@ -266,6 +274,7 @@ impl Worker {
             }
             Work::Finish { round, mixture } => {
                 self.evaluate(round, &mixture)?;
+                self.kept()?;
                 self.sample(Some(&mixture))?;
                 self.report(Report::Finished)
             }
@@ -283,31 +292,43 @@ impl Worker {
     fn evaluate(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
         let made_by = round.saturating_sub(1);
         self.keep(made_by, mixture)?;
-        if let Some(accuracy) = self.learner.evaluate(mixture)? {
+        if self.idle.is_some() {
+            return self.report(Report::Evaluated(made_by, Score::default()));
+        }
+        let (accuracy, losses) = (self.learner.evaluate(mixture)?, self.learner.held_losses(mixture)?);
+        if accuracy.is_some() || losses.is_some() {
+            // What is told of can be used.
+            self.kept()?;
+        }
+        if let Some(accuracy) = accuracy {
             self.report(Report::Evaluated(made_by, accuracy))?;
         }
         if let Some(score) = self.learner.validate(mixture)? {
             self.report(Report::Validated(made_by, score))?;
         }
-        if let Some(acceptance) = &mut self.acceptance
-            && let Some(losses) = self.learner.held_losses(mixture)?
-        {
+        if let (Some(acceptance), Some(losses)) = (&mut self.acceptance, losses) {
             let judgement = acceptance.judge(made_by, mixture, losses)?;
             self.report(Report::Judged(judgement))?;
         }
         Ok(())
     }
 
-    /// Keeps what the node knows after a round; what it knew long ago goes.
-    fn keep(&self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
+    /// Begins to keep what the node knows after a round. Nothing of the next is said before it is kept.
+    fn keep(&mut self, round: u64, mixture: &[Vec<f32>]) -> Result<()> {
+        self.kept()?;
         let Some(private) = &self.private else { return Ok(()) };
-        let state = private.parent().context("the private file is in no folder")?;
+        let state = private.parent().context("the private file is in no folder")?.to_path_buf();
         let used = self.acceptance.as_ref().and_then(Acceptance::uses);
-        let old = Snapshot::make_room(state, used).with_context(|| format!("cannot write to {}", state.display()))?;
         let snapshot = Snapshot { round, mixture: mixture.to_vec(), private: self.learner.save()? };
-        write_atomically(&Snapshot::path(state, round), &snapshot.encode()?, true)?;
-        old.iter().for_each(|path| drop(fs::remove_file(path)));
+        let write = move || write_snapshot(&state, used, &snapshot);
+        self.keeping = Some(thread::Builder::new().name("snapshot".into()).spawn(write)?);
         Ok(())
+    }
+
+    /// Waits until that is done.
+    fn kept(&mut self) -> Result<()> {
+        let thread = self.keeping.take();
+        thread.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(anyhow!("keeping a round has failed"))))
     }
 
     /// Projections are fitted once and kept: a fit on another machine would differ in its last bits.
@@ -386,7 +407,10 @@ impl Worker {
             self.residual.round = round;
         }
         let started = Instant::now();
-        let trained = self.learner.train(round, mixture)?;
+        let trained = match &self.idle {
+            Some(node) => drawn(node, round, mixture),
+            None => self.learner.train(round, mixture)?,
+        };
         let seconds = started.elapsed().as_secs_f64();
         let (groups, after) = trained
             .delta
@@ -410,19 +434,27 @@ impl Worker {
             return Err(TrainError::Diverged(message).into());
         }
         self.save()?;
+        self.kept()?;
         let speed = trained.seen.1 as f64 / seconds.max(1e-9);
         self.report(Report::Contribution(Contribution::Update { round, groups }, Some((trained.loss, speed))))
     }
 }
 
+/// Writes what a node knew after a round; what it knew long ago goes.
+fn write_snapshot(state: &Path, used: Option<u64>, snapshot: &Snapshot) -> Result<()> {
+    let old = Snapshot::make_room(state, used).with_context(|| format!("cannot write to {}", state.display()))?;
+    write_atomically(&Snapshot::path(state, snapshot.round), &snapshot.encode()?, true)?;
+    old.iter().for_each(|path| drop(fs::remove_file(path)));
+    Ok(())
+}
+
 impl Residual {
     fn bytes(&self) -> BTreeMap<String, Vec<u8>> {
         let named = |name: &'static str, groups: &[Vec<f32>]| {
-            let bytes = |group: &Vec<f32>| group.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
             groups
                 .iter()
                 .enumerate()
-                .map(|(at, group)| (format!("residual.{name}.{at}"), bytes(group)))
+                .map(|(at, group)| (format!("residual.{name}.{at}"), le_bytes(group)))
                 .collect::<Vec<_>>()
         };
         named("before", &self.before).into_iter().chain(named("after", &self.after)).collect()

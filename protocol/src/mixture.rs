@@ -106,7 +106,9 @@ impl Mixture {
     pub fn digest(&self) -> Digest {
         let mut hasher = Hasher::new("heterotune 2026 mixture");
         for group in &self.groups {
-            let bytes: Vec<u8> = group.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let mut bytes = vec![0; 8 * group.len()];
+            let words = bytes.as_chunks_mut::<8>().0.iter_mut();
+            words.zip(group).for_each(|(word, value)| *word = value.to_le_bytes());
             hasher.part(&bytes);
         }
         hasher.finish()

@@ -1,6 +1,7 @@
 //! Strict CBOR: size first, no unknown fields, no trailing bytes, one encoding for one value.
 
 use serde::{Serialize, de::DeserializeOwned};
+use std::io;
 
 /// Why bytes are not a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,8 +54,40 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], most: usize) -> Res
     // Nothing of ours nests deeper than a charter: map, list or map, value.
     let value: T = ciborium::de::from_reader_with_recursion_limit(bytes, 8)
         .map_err(|error| WireError::Unreadable(error.to_string()))?;
-    if encode(&value, most)? != bytes {
-        return Err(WireError::NotCanonical);
+    let mut rest = Rest(bytes);
+    let same = ciborium::into_writer(&value, &mut rest).is_ok() && rest.0.is_empty();
+    if same { Ok(value) } else { Err(WireError::NotCanonical) }
+}
+
+/// Takes what is written only as long as it is the same as these bytes: so they need not be written anew to be compared.
+struct Rest<'a>(&'a [u8]);
+
+impl io::Write for Rest<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
     }
-    Ok(value)
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One way to write a value, nothing behind it, and nothing missing.
+    #[test]
+    fn what_is_not_written_the_one_way_is_refused() {
+        let value = (7u64, vec![1i64, -300], "text".to_string());
+        let bytes = encode(&value, 100).unwrap();
+        assert_eq!(decode(&bytes, 100), Ok(value));
+        let read = |bytes: &[u8]| decode::<(u64, Vec<i64>, String)>(bytes, 100);
+        assert_eq!(read(&[bytes.as_slice(), &[0]].concat()), Err(WireError::NotCanonical));
+        assert!(matches!(read(&bytes[..bytes.len() - 1]), Err(WireError::Unreadable(_))));
+        // The same 7, in two bytes.
+        let wide = [&bytes[..1], &[0x18, 7], &bytes[2..]].concat();
+        assert_eq!((bytes[1], read(&wide)), (7, Err(WireError::NotCanonical)));
+    }
 }

@@ -3,7 +3,8 @@
 
     python3 scenarios/bench/rounds.py [--binary target/release/heterotune] [--rounds 20] [--turns 3] [--json FILE]
 
-- HeteroTune: `heterotune bench round`, eight processes that sign, encrypt and seal, over sockets of the loopback.
+- HeteroTune: `heterotune bench round`, eight processes that sign, encrypt, seal and keep all on disk, over sockets of
+  the loopback. Their updates are drawn, not trained.
 - Flower: its simulation, as far as it needs no training: a server and Ray's workers, which share memory, without
   sockets between nodes, signatures or encryption. It looks for results ten times a second, so no round is below 0.1 s.
 - p2pfl: eight nodes in one process, as in its own examples, unsigned and unencrypted: over gRPC on the loopback, in a
@@ -14,9 +15,10 @@
 
 They do not do the same work, so the table says what an operator pays, not whose code is better. All take turns. Seconds
 are from the end of one round to the end of the next, the median of all rounds and turns; processor time is that of all
-processes, a round, the median of the turns. The first rounds and what starting takes do not count: HeteroTune takes a
-short run's time from a long one's; of the others, see `flower_rounds.py` and `p2pfl_rounds.py`. Bytes are what a node
-sends: with HeteroTune all that leaves its sockets; with p2pfl its messages, without what gRPC puts around them.
+processes, a round, the median of the turns. The first rounds and what starting takes do not count: HeteroTune's nodes
+log their own processor time at every round's close; of the others, see `flower_rounds.py` and `p2pfl_rounds.py`. Bytes
+are what a node sends: with HeteroTune all that leaves its sockets; with p2pfl its messages, without what gRPC puts
+around them.
 
 Flower and p2pfl are installed from PyPI into virtual environments beside this file (about 1 GB), unless --flower and
 --p2pfl, or HETEROTUNE_BENCH_FLOWER and HETEROTUNE_BENCH_P2PFL, name a Python that has them. p2pfl needs Python 3.10 to

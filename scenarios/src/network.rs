@@ -123,6 +123,9 @@ impl Network<'_> {
         if plan.alone {
             arguments.push("--alone".into());
         }
+        if plan.train.idle {
+            arguments.push("--idle".into());
+        }
         self.processes.push(Process::start(self.binary, &node.name, &folder, arguments)?);
         self.histories.push(History::new(&node.name));
         Ok(())

@@ -4,7 +4,6 @@ mod fusion;
 mod round;
 mod shape;
 mod step;
-mod usage;
 
 pub use fusion::{Coded, Fused, codecs, fusion};
 pub use round::{Round, round};

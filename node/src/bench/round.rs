@@ -1,12 +1,12 @@
-//! A round of eight real nodes on this machine, with as little training as they can do.
+//! A round of eight real nodes on this machine, without training or with as little as they can do.
 
 use anyhow::{Context, Result, ensure};
 use heterotune_scenarios::{Runner, Scenario};
 use serde::Serialize;
 use serde_json::Value;
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, path::Path};
 
-/// Rounds of the short run, by which what happens only once is taken away.
+/// Rounds before those that are timed.
 const FIRST: u64 = 5;
 
 /// What a round takes.
@@ -14,6 +14,8 @@ const FIRST: u64 = 5;
 pub struct Round {
     /// Nodes, each a process.
     pub nodes: usize,
+    /// Whether they trained.
+    pub trained: bool,
     /// Bytes of an update, signed and packed.
     pub update_bytes: u64,
     /// Rounds that were timed.
@@ -26,53 +28,45 @@ pub struct Round {
     pub sent_bytes: f64,
 }
 
-/// Runs the network for some rounds, and for some more; `folder` keeps what it writes. Sockets are those of the
-/// loopback.
+/// Runs the network for some rounds, in which nodes draw updates or, to `train`, take two steps of a sample each and
+/// measure what comes of it; `folder` keeps what it writes. Sockets are those of the loopback.
 ///
 /// # Errors
 /// What keeps a scenario from running.
-pub fn round(rounds: u64, folder: &Path) -> Result<Round> {
+pub fn round(rounds: u64, train: bool, folder: &Path) -> Result<Round> {
     ensure!(rounds > 0, "there must be a round to be timed");
-    let short = run(FIRST, &folder.join("short"))?;
-    let long = run(FIRST + rounds, &folder.join("long"))?;
-    let (nodes, count) = (long.nodes.len(), rounds as f64);
-    let mut gaps = Vec::new();
-    let (mut sent, mut update_bytes) = (0.0, 0);
-    for events in &long.nodes {
+    let (first, last) = (FIRST, FIRST + rounds);
+    let nodes = run(last, train, folder)?;
+    let (mut gaps, mut sent, mut cpu, mut update_bytes) = (Vec::new(), 0.0, Some(0.0), 0);
+    for events in &nodes {
         let seals: Vec<u64> =
-            times(events, "sealed").filter(|(round, _)| *round >= FIRST).map(|(_, time)| time).collect();
+            times(events, "sealed").filter(|(round, _)| *round >= first).map(|(_, time)| time).collect();
         gaps.extend(seals.iter().zip(seals.iter().skip(1)).map(|(one, next)| next.saturating_sub(*one) as f64 / 1e3));
-        let bytes = |round: u64| {
-            let closed = events.iter().find(|event| event["event"] == "round_closed" && event["round"] == round)?;
-            closed["bytes_out"].as_f64()
+        let closed = |round: u64, key: &str| {
+            let closed = events.iter().find(|event| event["event"] == "round_closed" && event["round"] == round);
+            closed.and_then(|closed| closed[key].as_f64())
         };
-        let (first, last) = (bytes(FIRST), bytes(FIRST + rounds));
-        sent += first.zip(last).map(|(first, last)| last - first).context("a node's log lacks a round")?;
+        let between = |key| Some(closed(last, key)? - closed(first, key)?);
+        sent += between("bytes_out").context("a node's log lacks a round")?;
+        cpu = cpu.zip(between("cpu_s")).map(|(all, more)| all + more);
         let update = events.iter().find(|event| event["event"] == "published" && event["kind"] == "update");
         update_bytes = update.and_then(|event| event["bytes"].as_u64()).unwrap_or(update_bytes);
     }
     gaps.sort_by(f64::total_cmp);
-    let cpu = long.cpu.zip(short.cpu).map(|(long, short)| long.saturating_sub(short).as_secs_f64() / count);
     Ok(Round {
-        nodes,
+        nodes: nodes.len(),
+        trained: train,
         update_bytes,
         rounds,
         seconds: gaps.get(gaps.len() / 2).copied().context("no two rounds were sealed")?,
-        cpu_seconds: cpu,
-        sent_bytes: sent / count / nodes as f64,
+        cpu_seconds: cpu.map(|seconds| seconds / rounds as f64),
+        sent_bytes: sent / rounds as f64 / nodes.len() as f64,
     })
 }
 
-/// What a run leaves.
-struct Run {
-    /// Every node's events.
-    nodes: Vec<Vec<Value>>,
-    cpu: Option<Duration>,
-}
-
-fn run(rounds: u64, out: &Path) -> Result<Run> {
-    let scenario = scenario(rounds)?;
-    let before = of_children();
+/// Runs the network, and gives every node's events.
+fn run(rounds: u64, train: bool, out: &Path) -> Result<Vec<Vec<Value>>> {
+    let scenario = scenario(rounds, train)?;
     let runner = Runner {
         binary: std::env::current_exe().context("cannot find this program's own file")?,
         out: out.into(),
@@ -82,19 +76,18 @@ fn run(rounds: u64, out: &Path) -> Result<Run> {
         progress: &mut io::sink(),
     };
     runner.run(&scenario)?;
-    let cpu = of_children().zip(before).map(|(after, before)| after.saturating_sub(before));
     let folder = out.join("nodes");
     let nodes = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
     let events = |path: &Path| -> Result<Vec<Value>> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         text.lines().map(|line| serde_json::from_str(line).with_context(|| path.display().to_string())).collect()
     };
-    let nodes = nodes.map(|node| events(&node?.path().join("events.jsonl"))).collect::<Result<_>>()?;
-    Ok(Run { nodes, cpu })
+    nodes.map(|node| events(&node?.path().join("events.jsonl"))).collect()
 }
 
-/// The quickstart's nodes, all of them the smallest, with 64 Ki values to share, and two steps of one sample to learn from.
-fn scenario(rounds: u64) -> Result<Scenario> {
+/// The quickstart's nodes, all of them the smallest, with 64 Ki values to share, and at most two steps of one sample to
+/// learn from.
+fn scenario(rounds: u64, train: bool) -> Result<Scenario> {
     let mut scenario = Scenario::quickstart()?;
     let smallest = scenario.nodes.first().map(|node| node.backbone.clone()).unwrap_or_default();
     scenario.nodes.iter_mut().for_each(|node| node.backbone.clone_from(&smallest));
@@ -104,6 +97,7 @@ fn scenario(rounds: u64) -> Result<Scenario> {
          rounds = {{ total = {rounds}, deadline_ms = 120000 }}\n"
     );
     scenario.network = toml::from_str(&network).context("the benchmark's own network")?;
+    scenario.train.idle = !train;
     // A readout of zeros gives branches no gradient: the second step is the first that they learn from.
     (scenario.train.steps, scenario.train.batch) = (2, 1);
     // Few rows are left to be measured by.
@@ -116,16 +110,4 @@ fn scenario(rounds: u64) -> Result<Scenario> {
 fn times<'a>(events: &'a [Value], kind: &'a str) -> impl Iterator<Item = (u64, u64)> + 'a {
     let told = events.iter().filter(move |event| event["event"] == kind);
     told.filter_map(|event| Some((event["round"].as_u64()?, event["time_ms"].as_u64()?)))
-}
-
-/// Processor time of all processes that this one has started and that have ended; none where the system does not say.
-fn of_children() -> Option<Duration> {
-    /// Linux counts in these, whatever its own clock does.
-    const TICKS: u64 = 100;
-    let text = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name, in brackets, may hold spaces.
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(13).map_while(|field| field.parse::<u64>().ok());
-    let (user, system) = (fields.next()?, fields.next()?);
-    Some(Duration::from_millis((user + system) * 1_000 / TICKS))
 }

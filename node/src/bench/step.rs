@@ -1,11 +1,12 @@
 //! A training step: forward, backward, optimiser, as a round takes them.
 
-use super::{Shape, usage};
+use super::Shape;
 use crate::{
     backbone::{self, Precision, made},
     data::{Inputs, Set, Targets},
     dema,
     train::{Cache, Learner, Sets, Settings, TrainError},
+    usage,
 };
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};

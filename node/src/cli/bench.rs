@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub(super) enum Verb {
     /// A training step on a made-up model of a common shape: seconds and memory.
     Step(StepFlags),
-    /// Rounds of eight real nodes on this machine that hardly train: seconds, processor time and bytes on the sockets.
+    /// Rounds of eight real nodes on this machine, without training: seconds, processor time and bytes on the sockets.
     Round(RoundFlags),
     /// Writing and reading an update of a million values, in every codec.
     Codec(Json),
@@ -42,6 +42,12 @@ pub(super) struct RoundFlags {
     /// Rounds that are timed.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Let the nodes train, two steps of a sample each, and measure what comes of it.
+    #[arg(long)]
+    train: bool,
+    /// Keep what the nodes write in this new folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -117,7 +123,8 @@ fn step(flags: &StepFlags) -> Result<()> {
 fn round(flags: &RoundFlags) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder for the network")?;
     eprintln!("running eight nodes for {} rounds", flags.rounds);
-    let round = bench::round(flags.rounds.into(), folder.path())?;
+    let out = flags.out.as_deref().unwrap_or(folder.path());
+    let round = bench::round(flags.rounds.into(), flags.train, out)?;
     if flags.json {
         println!("{}", serde_json::to_string(&round)?);
         return Ok(());

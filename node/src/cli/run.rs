@@ -38,6 +38,9 @@ pub(super) struct Play {
     /// Tell the others this instead of the truth.
     #[arg(long, value_name = "LIE", hide = true, requires = "scenario")]
     lie: Option<Lie>,
+    /// Draw updates instead of training.
+    #[arg(long, hide = true, requires = "scenario")]
+    idle: bool,
     /// Die before the N-th write to the ledger, or after it.
     #[arg(long, value_name = "N[+]", hide = true, requires = "scenario")]
     crash_at: Option<Crash>,
@@ -84,6 +87,7 @@ pub(super) fn start(state: PathBuf, charter: Option<PathBuf>, flags: NodeConfig,
         flags,
         scenario,
         lie: play.lie,
+        idle: play.idle,
         crash: play.crash_at,
         state,
     };
@@ -92,4 +96,21 @@ pub(super) fn start(state: PathBuf, charter: Option<PathBuf>, flags: NodeConfig,
     // A trainer in the middle of a step is not waited for: what it knows is on disk.
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{ArgMatches, Command, Error, error::ErrorKind};
+
+    #[test]
+    fn what_scenarios_play_is_refused_outside_of_one() {
+        let parse = |flags: &[&str]| -> Result<ArgMatches, Error> {
+            Flags::augment_args(Command::new("run")).try_get_matches_from([&["run", "--state", "s"], flags].concat())
+        };
+        for flags in [["--idle"].as_slice(), &["--lie", "sign-flip"], &["--crash-at", "1"]] {
+            assert_eq!(parse(flags).unwrap_err().kind(), ErrorKind::MissingRequiredArgument, "{flags:?}");
+            parse(&[flags, &["--scenario", "1/a"]].concat()).unwrap();
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod projection;
 
 pub use adapter::{Adapter, gates};
 pub use alignment::Features;
+pub(crate) use projection::le_bytes;
 pub use projection::{Entry, Projection, Projections, encode};
 
 /// How many blocks come before each slot: ceil((s + 1) L / S) for slot s of S in a backbone of L blocks.

@@ -113,9 +113,7 @@ pub type Entry = (String, Vec<usize>, Vec<f32>);
 /// # Errors
 /// A shape that does not fit its values.
 pub fn encode(entries: Vec<Entry>) -> Result<Vec<u8>, DemaError> {
-    let bytes = entries
-        .into_iter()
-        .map(|(name, shape, values)| (name, shape, values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>()));
+    let bytes = entries.into_iter().map(|(name, shape, values)| (name, shape, le_bytes(&values)));
     let bytes: Vec<_> = bytes.collect();
     let refuse = |error: safetensors::SafeTensorError| DemaError::Saved(error.to_string());
     let views = bytes.iter().map(|(name, shape, bytes)| {
@@ -123,6 +121,13 @@ pub fn encode(entries: Vec<Entry>) -> Result<Vec<u8>, DemaError> {
     });
     let views = views.collect::<Result<BTreeMap<_, _>, DemaError>>()?;
     safetensors::serialize(views, None).map_err(refuse)
+}
+
+/// Values as files hold them: little-endian.
+pub(crate) fn le_bytes(values: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; 4 * values.len()];
+    bytes.as_chunks_mut::<4>().0.iter_mut().zip(values).for_each(|(word, value)| *word = value.to_le_bytes());
+    bytes
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::{
     store::{Record, Store},
     train::{Learner, Settings},
     trainer::{Report, Trainer},
+    usage,
 };
 use anyhow::{Context as _, Result, anyhow, bail};
 use grumbles::Grumbles;
@@ -79,6 +80,8 @@ pub struct Options {
     pub scenario: Option<(u64, String)>,
     /// In a scenario: what it tells the others in place of what is true. Without one it tells the truth.
     pub lie: Option<Lie>,
+    /// In a scenario: whether it draws updates instead of training.
+    pub idle: bool,
     /// In a scenario: where it dies.
     pub crash: Option<Crash>,
 }
@@ -124,7 +127,8 @@ pub async fn run(options: Options) -> Result<()> {
     let trainer = {
         let (options, charter) = (options.clone(), charter.clone());
         let private = options.state.join("private.safetensors");
-        Trainer::start(charter.clone(), private, options.alone, report_sender, move || {
+        let idle = (options.idle && options.scenario.is_some()).then(|| identity.id());
+        Trainer::start(charter.clone(), private, options.alone, idle, report_sender, move || {
             Ok(Learner::load(&options.backbone, options.frozen, &options.data, &charter, options.training)?)
         })?
     };
@@ -399,14 +403,7 @@ impl Node {
             "mixture_hash": self.state.checkpoint().map(|checkpoint| checkpoint.mixture.digest()),
             "bytes_out": traffic.bytes_out,
             "bytes_in": traffic.bytes_in,
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": usage::peak().unwrap_or(0),
         })
     }
-}
-
-/// The most memory this process has held, in bytes; 0 where the system does not say.
-fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
 }

@@ -6,6 +6,7 @@ use crate::{
     exit::Ending,
     net::{self, Ban, NetEvent, Path},
     trainer::Report,
+    usage,
 };
 use anyhow::{Result, bail};
 use heterotune_crypto::NodeId;
@@ -23,6 +24,9 @@ impl Node {
             let traffic = self.network.traffic();
             fields.insert("bytes_out".into(), traffic.bytes_out.into());
             fields.insert("bytes_in".into(), traffic.bytes_in.into());
+            if let Some(cpu) = usage::cpu() {
+                fields.insert("cpu_s".into(), cpu.as_secs_f64().into());
+            }
         }
         if let Event::Refused { from, .. } = &event
             && !self.grumbles.allow(Some(*from))

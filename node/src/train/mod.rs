@@ -9,6 +9,7 @@ mod alone;
 mod checkpoint;
 mod disk;
 pub mod export;
+mod idle;
 mod learner;
 mod load;
 mod model;
@@ -23,6 +24,7 @@ mod score;
 mod snapshot;
 mod trunk;
 
+pub(crate) use idle::drawn;
 pub use learner::{Learner, Sets};
 pub use predict::Predictor;
 pub use snapshot::Snapshot;

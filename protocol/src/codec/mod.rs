@@ -89,7 +89,11 @@ impl Group {
     /// The values as f32, exactly.
     pub fn view(&self) -> Vec<f32> {
         let scale = power_of_two(self.exponent);
-        self.mantissas.iter().map(|m| (f64::from(m) * scale) as f32).collect()
+        let value = |m: i32| (f64::from(m) * scale) as f32;
+        match &self.mantissas {
+            Mantissas::Narrow(mantissas) => mantissas.iter().map(|m| value(i32::from(*m))).collect(),
+            Mantissas::Wide(mantissas) => mantissas.iter().map(|m| value(*m)).collect(),
+        }
     }
 }
 
@@ -186,8 +190,15 @@ fn quantise_each(values: &[f64], lowest: i16, highest: i16, bits: i16, most: i32
         exponent += 1;
     }
     let scale = power_of_two(exponent);
-    let mantissas = values.iter().map(|v| (v / scale).round_ties_even().clamp(-most, most) as i32).collect();
+    let mantissas = values.iter().map(|v| round((v / scale).clamp(-most, most)) as i32).collect();
     Group { exponent, mantissas }
+}
+
+/// Rounds half to even what is below 2^51, as `f64::round_ties_even`, which is a call for each value where the compiler
+/// may not take an instruction for it for granted: beside 2^52 f64 has no room for fractions.
+fn round(value: f64) -> f64 {
+    const SHIFT: f64 = 1.5 * (1u64 << 52) as f64;
+    (value + SHIFT) - SHIFT
 }
 
 /// Writes a group; none if it is not on the codec's grid, as what [`quantise`] gives is.
@@ -196,7 +207,12 @@ pub fn encode(codec: &Codec, group: &Group) -> Option<EncodedGroup> {
     let mantissas = group.mantissas.iter();
     let values = match codec.kind {
         CodecKind::F32 => mantissas.flat_map(|m| ((f64::from(m) * scale) as f32).to_le_bytes()).collect(),
-        CodecKind::Q8 => mantissas.map(|m| i8::try_from(m).map(i8::cast_unsigned)).collect::<Result<_, _>>().ok()?,
+        CodecKind::Q8 => match &group.mantissas {
+            Mantissas::Narrow(mantissas) => mantissas.iter().map(|m| m.cast_unsigned()).collect(),
+            Mantissas::Wide(_) => {
+                mantissas.map(|m| i8::try_from(m).map(i8::cast_unsigned)).collect::<Result<_, _>>().ok()?
+            }
+        },
         CodecKind::Q4 => blocks::encode(Width::Four, group)?,
         CodecKind::Sign => blocks::encode(Width::One, group)?,
         CodecKind::TopK => sparse::encode(group)?,
@@ -272,7 +288,20 @@ mod tests {
 
     const KINDS: [CodecKind; 5] = [CodecKind::F32, CodecKind::Q8, CodecKind::Q4, CodecKind::Sign, CodecKind::TopK];
 
+    #[test]
+    fn halves_are_rounded_to_even() {
+        let most = f64::from(F32_MAX);
+        for value in [0.0, 0.5, 1.5, 2.5, 126.5, 0.49999999999999994, most - 0.5, most] {
+            assert_eq!((round(value), round(-value)), (value.round_ties_even(), (-value).round_ties_even()), "{value}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn values_are_rounded_to_the_nearest(value in -1e7f64..1e7) {
+            prop_assert_eq!(round(value), value.round_ties_even());
+        }
+
         #[test]
         fn what_is_written_is_read_exactly(values in prop::collection::vec(-1e3f32..1e3, 1..200), kind in 0..5usize, sparse: u64) {
             let codec = codec(KINDS[kind]);

@@ -208,6 +208,6 @@ fn closed_event(closed: &Closed) -> Event {
         agreement: closed.report.agreement,
         left_out: closed.report.left_out.clone(),
         standings: closed.report.senders.clone(),
-        mixture_hash: closed.after.mixture.digest(),
+        mixture_hash: closed.mixture,
     }
 }

@@ -43,10 +43,15 @@ impl Checkpoint {
 
     /// The digest of all of it.
     pub fn digest(&self) -> Digest {
+        self.digest_with(self.mixture.digest())
+    }
+
+    /// The same, where that of the mixture is known.
+    fn digest_with(&self, mixture: Digest) -> Digest {
         let mut hasher = Hasher::new("heterotune 2026 state");
         hasher.part(&self.round.to_le_bytes());
         hasher.part(self.genesis.as_bytes());
-        hasher.part(self.mixture.digest().as_bytes());
+        hasher.part(mixture.as_bytes());
         for (author, evidence) in &self.memory.0 {
             hasher.part(author.as_bytes());
             hasher.part(&evidence.to_le_bytes());
@@ -121,6 +126,8 @@ pub struct Closed {
     pub after: Arc<Checkpoint>,
     /// Its digest.
     pub digest: Digest,
+    /// The digest of its mixture.
+    pub mixture: Digest,
     /// What fusion did.
     pub report: Report,
     /// L2 norm of all branches afterwards.
@@ -170,12 +177,13 @@ fn fold(context: &Context, before: &Checkpoint, digest: Digest, round: &RoundSet
     let past = [digest].into_iter().chain(before.past.iter().copied()).take(horizon).collect();
     let (round_after, genesis) = (before.round + 1, before.genesis);
     let after = Checkpoint { round: round_after, genesis, mixture, memory: fused.memory, enrolled, banned, past };
-    let after_digest = after.digest();
+    let mixture = after.mixture.digest();
     Closed {
         before: digest,
         set: round.set,
+        digest: after.digest_with(mixture),
         after: Arc::new(after),
-        digest: after_digest,
+        mixture,
         report: fused.report,
         branch_norm,
     }

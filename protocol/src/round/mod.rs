@@ -112,8 +112,8 @@ pub enum Input {
     },
 }
 
-/// What a node is to do. Outputs of one input are in order: what follows a [`Output::Keep`] must wait until that is on
-/// disk, so that a node never says after a crash what contradicts what it said before.
+/// What a node is to do. Outputs of one input are in order: what it says (publishes or answers) after something to keep
+/// must wait until that is on disk, so that a node never says after a crash what contradicts what it said before.
 #[derive(Debug)]
 pub enum Output {
     /// What became of a message.

@@ -88,6 +88,10 @@ pub struct TrainPlan {
     pub readout_rate: Option<f64>,
     /// Tokens of a training window.
     pub length: Option<u32>,
+    /// Whether nodes draw updates instead of training, so that what the rest of a round costs can be measured. No file
+    /// says so.
+    #[serde(skip)]
+    pub idle: bool,
 }
 
 /// `Err` with the key and the message unless something `holds`.
