@@ -70,13 +70,13 @@ fn updates_that_travel_in_pieces_come_to_the_same_in_one_process() {
     let text = data.join("text/tinyshakespeare/input.txt").display().to_string();
     let anchors = shipped().join("data/anchors-text.jsonl").display().to_string();
     let (one, other) = (model("llama-ts-d48-l3"), model("llama-ts-d64-l4"));
-    // A readout of 160 x 512 values makes updates longer than 256 KiB, which are only announced.
+    // A readout of 128 x 512 values makes updates longer than 256 KiB, which are only announced.
     let scenario = format!(
         "name = 'texts'\nseed = 1\n[task]\nkind = 'causal-lm'\nreadouts = ['{one}']\n\
          [data]\nfile = '{text}'\ntest_rows = 16\nanchors_file = '{anchors}'\nanchors = 200\npartition = 'iid'\n\
          labelled_per_node = 16\nheld_per_node = 8\n\
          [[node]]\nname = 'ada'\nbackbone = '{one}'\n[[node]]\nname = 'blaise'\nbackbone = '{other}'\n\
-         [network]\nadapter = {{ slots = 2, branches = 1, rank = 8, readout_rank = 160, readout = 'trained' }}\n\
+         [network]\nadapter = {{ slots = 2, branches = 1, rank = 32, readout_rank = 128, readout = 'trained' }}\n\
          codec = {{ kind = 'f32' }}\nrounds = {{ total = 2 }}\n\
          [train]\nsteps = 2\nbatch = 4\nrate = 0.004\nlength = 64\n"
     );

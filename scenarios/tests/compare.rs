@@ -176,7 +176,7 @@ fn settings_and_rounds_are_chosen_on_validation_and_scored_on_the_test() {
 fn what_cannot_be_compared_is_said() {
     let home = home("");
     let said = |methods: &[&str], reference| compare(home.path(), methods, reference, true).0.unwrap_err().to_string();
-    assert!(said(&["magic"], None).starts_with("there is no method magic; there are local, full,"));
+    assert!(said(&["magic"], None).starts_with("there is no method magic; there are local, centralised, full,"));
     assert_eq!(said(&["full", "mean"], Some("local")), "there is no method local; there are full, mean");
     let text = fs::read_to_string(home.path().join("small.toml")).unwrap();
     fs::write(home.path().join("small.toml"), text.replace("labelled_per_node = 4", "labelled_per_node = 20")).unwrap();
