@@ -1,7 +1,7 @@
 //! The trainer's thread: it takes [`Work`] from the runtime, lets the [`Learner`] do it, and reports back. What is
 //! private to the node (projections, what rounding has kept back) stays here and in `private.safetensors`.
 //!
-//! The work itself is done by a [`Worker`], on whatever thread: networks in one process have no others.
+//! The work itself is done by a `Worker`, on whatever thread: networks in one process have no others.
 
 mod report;
 
