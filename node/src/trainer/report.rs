@@ -1,8 +1,44 @@
-//! What the trainer reports, as lines of the event log.
+//! What the trainer reports, and as which lines of the event log.
 
-use super::Report;
+use crate::{
+    acceptance::Judgement,
+    train::{Alone, Description, Score},
+};
 use heterotune_protocol::{charter::Charter, mixture::Layout, round::Contribution};
 use serde_json::{Value, json};
+
+/// What the trainer reports.
+#[derive(Debug)]
+pub enum Report {
+    /// What it has loaded.
+    Loaded(Description),
+    /// What the node reaches without the network.
+    Alone(Alone),
+    /// How a language model goes on from a text.
+    Sample {
+        /// Whether it has learnt with the network.
+        after: bool,
+        /// The text.
+        prompt: String,
+        /// What comes after it.
+        text: String,
+    },
+    /// The private projections are fitted, this well (R^2 per space).
+    Aligned(Vec<f64>),
+    /// Something for the network; where there was training, its loss, and how many tokens (or else samples) were learnt
+    /// from in a second.
+    Contribution(Contribution, Option<(f32, f64)>),
+    /// How good the mixture after this round is on the common test.
+    Evaluated(u64, Score),
+    /// The same, on the samples by which settings are chosen.
+    Validated(u64, Score),
+    /// What the node's held-out samples say of the newest mixture.
+    Judged(Judgement),
+    /// The final mixture is evaluated.
+    Finished,
+    /// It cannot go on.
+    Failed(anyhow::Error),
+}
 
 impl Report {
     /// The event that the log is told; none where it is told otherwise.
