@@ -36,7 +36,9 @@ impl Shape {
         let (Some(plan), Some(weights)) = (self.plan(options, work), self.block()) else { return Ok(None) };
         let (batch, tokens) = (work.settings.batch as u64, self.tokens(work));
         let inputs = (TOKENS / tokens.max(1)).clamp(1, batch.max(1));
-        if weights > WEIGHTS_MAX || plan.kept / batch.max(1) * inputs > WEIGHTS_MAX * 4 {
+        // What goes into a block counts, too: with a single slot there is no way back, and nothing is kept.
+        let hidden = inputs.saturating_mul(tokens).saturating_mul(self.hidden_size.max(self.inner()));
+        if weights.max(hidden) > WEIGHTS_MAX || plan.kept / batch.max(1) * inputs > WEIGHTS_MAX * 4 {
             return Ok(None);
         }
         let made = Made { shape: self, precision: options.precision };
